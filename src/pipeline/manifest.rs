@@ -1,0 +1,123 @@
+//! The manifest: what happened, one entry per variation and output, nothing silently missing.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// The record of one job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The job's name.
+    pub job_id: String,
+    /// Whose it is.
+    pub user_id: String,
+    /// Hash of everything that decides the result.
+    pub key: String,
+    /// Complete, partial or failed.
+    pub state: State,
+    /// The source picture.
+    pub source: Source,
+    /// Version of the recipe; a new one may change pictures.
+    pub recipe_version: String,
+    /// Milliseconds per stage, summed over threads, and `total` by the wall clock.
+    pub timings_ms: BTreeMap<String, f64>,
+    /// Highest resident memory of the process so far, bytes.
+    pub peak_bytes: u64,
+    /// Why nothing could be made; absent when something was.
+    pub error: Option<Failure>,
+    /// One entry per palette (or effect) and output.
+    pub variations: Vec<VariationEntry>,
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Every variation was made.
+    Complete,
+    /// Some were.
+    Partial,
+    /// None was.
+    Failed,
+}
+
+/// The source picture as it was read.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Source {
+    /// Where it came from.
+    pub uri: String,
+    /// Storage generation; empty for files.
+    pub generation: String,
+    /// SHA-256 of its bytes, lower-case hex.
+    pub sha256: String,
+    /// Width after orientation and prescale, pixels.
+    #[serde(default)]
+    pub width: u32,
+    /// Height after orientation and prescale, pixels.
+    #[serde(default)]
+    pub height: u32,
+    /// Format found in its bytes.
+    #[serde(default)]
+    pub format: String,
+    /// Distinct colours among its visible pixels.
+    #[serde(default)]
+    pub unique_colors: u64,
+}
+
+/// A failure in words, with a class for machines.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// A short, stable class, such as `bad-picture`.
+    pub class: String,
+    /// What was wrong and what to do.
+    pub message: String,
+}
+
+/// One file of one variation.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct VariationEntry {
+    /// The palette's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub palette: Option<String>,
+    /// The effect's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effect: Option<String>,
+    /// The palette's colours, `#RRGGBB`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub colors: Vec<String>,
+    /// Name of the file, relative to the manifest.
+    pub object: String,
+    /// Storage generation; empty for files.
+    pub generation: String,
+    /// CRC-32C of the file, base64 of its big-endian bytes as Cloud Storage writes it.
+    pub crc32c: String,
+    /// Size of the file.
+    pub bytes: u64,
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+    /// `png`, `jpeg` or `webp`.
+    pub format: String,
+    /// Source colours and what became of them, largest share first.
+    pub mapping: Vec<MappingEntry>,
+    /// Quality figures by name.
+    pub metrics: BTreeMap<String, f64>,
+    /// What was traded or could not be met, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+    /// Why this variation is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Failure>,
+}
+
+/// One cluster's fate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MappingEntry {
+    /// Cluster colour in the source, `#RRGGBB`.
+    pub from: String,
+    /// Colour in the variation, `#RRGGBB`.
+    pub to: String,
+    /// Share of the visible area, 0 to 1.
+    pub share: f64,
+}
