@@ -372,10 +372,9 @@ pub fn delta_e_2000(x: Lab, y: Lab) -> f32 {
     } else {
         (h1 + h2 - 2.0 * PI) / 2.0
     };
-    let t = 1.0 - 0.17 * (mean_h - PI / 6.0).cos()
-        + 0.24 * (2.0 * mean_h).cos()
-        + 0.32 * (3.0 * mean_h + PI / 30.0).cos()
-        - 0.20 * (4.0 * mean_h - 63.0 * PI / 180.0).cos();
+    let t =
+        1.0 - 0.17 * (mean_h - PI / 6.0).cos() + 0.24 * (2.0 * mean_h).cos() + 0.32 * (3.0 * mean_h + PI / 30.0).cos()
+            - 0.20 * (4.0 * mean_h - 63.0 * PI / 180.0).cos();
     let turn = (PI / 6.0) * (-((mean_h.to_degrees() - 275.0) / 25.0).powi(2)).exp();
     let rc = 2.0 * (pow7(mean_c) / (pow7(mean_c) + 25f64.powi(7))).sqrt();
     let offset = (mean_l - 50.0).powi(2);

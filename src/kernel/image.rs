@@ -156,7 +156,13 @@ impl Raster {
         }
         let expected = width as usize * height as usize;
         if pixels.len() != expected {
-            return Err(RasterError::Length { width, height, plane: "colour", expected: expected * 4, got: pixels.len() * 4 });
+            return Err(RasterError::Length {
+                width,
+                height,
+                plane: "colour",
+                expected: expected * 4,
+                got: pixels.len() * 4,
+            });
         }
         let has_alpha = pixels.iter().any(|p| p >> 24 != 255);
         Ok(Self { width, height, has_alpha, pixels, next: 0 })

@@ -95,7 +95,14 @@ impl Palette {
         match distinct.len() {
             0 => Err(PaletteError::Empty(name)),
             got if got > MAX_COLORS => Err(PaletteError::TooMany { name, got }),
-            _ => Ok(Self { name, description: None, colors: distinct, roles: Vec::new(), pins: Vec::new(), protect: Vec::new() }),
+            _ => Ok(Self {
+                name,
+                description: None,
+                colors: distinct,
+                roles: Vec::new(),
+                pins: Vec::new(),
+                protect: Vec::new(),
+            }),
         }
     }
 

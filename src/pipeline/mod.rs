@@ -6,3 +6,4 @@ pub mod gallery;
 pub mod job;
 pub mod manifest;
 pub mod palette_file;
+pub mod run;
