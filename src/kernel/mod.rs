@@ -2,8 +2,14 @@
 //!
 //! Nothing in here reads files, the clock or the environment, and nothing can fail once its input was constructed.
 
+pub mod assign;
+pub mod cluster;
 pub mod color;
 pub mod harmony;
 pub mod image;
+pub mod model;
 pub mod palette;
 pub mod predecessor;
+pub mod quality;
+pub mod recolor;
+pub mod unique;

@@ -1,0 +1,339 @@
+//! Which palette colour each cluster of the picture becomes.
+//!
+//! Pins come first, then roles, then the assignment of least energy: clusters want a colour of their own rank in
+//! lightness, of their chroma and hue, weighted by area; clusters that touch must not be pulled far apart (that is what
+//! tears walls and skies); every palette colour should be used; the order of lightness should be kept. The weight of the
+//! contact term rises until the predicted gain of the map is acceptable, so what was traded is known and reported.
+
+use super::cluster::{self, SplitMix64};
+use super::color::{Lab, map_into_gamut};
+use super::model::ColorModel;
+use super::palette::{Palette, Role};
+use super::quality;
+use super::recolor::{self, Anchor, SoftMap};
+
+/// The outcome: where every cluster goes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Assignment {
+    /// Target of each cluster, inside the gamut.
+    pub targets: Vec<Lab>,
+    /// Palette colour of each cluster; `None` for clusters that stay because they are protected.
+    pub colors: Vec<Option<usize>>,
+    /// Palette colours that no cluster took.
+    pub unused: Vec<usize>,
+    /// Lightness detail factor g.
+    pub slope: f32,
+    /// Pins and protected colours, exact.
+    pub anchors: Vec<Anchor>,
+    /// 99.9th percentile of the map's gain before rounding, over the model's probe pairs.
+    pub predicted_gain: f32,
+    /// How much more than normal contacts counted, 1 for not at all.
+    pub contact_weight: f32,
+}
+
+/// A predicted gain that needs no more trading. Rounding to 8 bits adds about 2 on top.
+const ACCEPTABLE_GAIN: f32 = 3.4;
+/// Weights of the contact term that are tried in turn.
+const CONTACT_WEIGHTS: [f32; 4] = [1.0, 4.0, 16.0, 64.0];
+/// Random starts of the search, besides the two sensible ones.
+const RANDOM_STARTS: usize = 10;
+/// A pin or a protected colour takes the nearest cluster along when it is nearer than this.
+const PIN_REACH: f32 = 20.0;
+/// Lightness and chroma differences among clusters that share a colour, as kept by its tints.
+const TINT_LIGHTNESS: f32 = 0.6;
+const TINT_CHROMA: f32 = 0.35;
+/// Tints stay between these lightnesses, so that they do not merge in white or black.
+const TINT_RANGE: (f32, f32) = (3.0, 98.5);
+
+/// Assigns the clusters of `model` to the colours of `palette`. Deterministic.
+pub fn assign(model: &ColorModel, palette: &Palette) -> Assignment {
+    let labs: Vec<Lab> = palette.colors().iter().map(|c| c.lab()).collect();
+    let fixed = fix(model, palette);
+    let anchors = anchors(palette);
+    let mut best: Option<Assignment> = None;
+    for contact_weight in CONTACT_WEIGHTS {
+        let search = Search::new(model, &labs, &fixed, contact_weight);
+        let colors = search.solve();
+        if best.as_ref().is_some_and(|b| b.colors == colors) {
+            continue;
+        }
+        let targets = targets(model, &labs, &colors);
+        let slope = recolor::slope(model, &targets);
+        let map = SoftMap::new(model, &targets, slope, 1.0, Vec::new());
+        let probes = model.probes();
+        let predicted_gain = quality::predicted_gain(&probes.labs, &map.labs(&probes.labs, &probes.weights), &probes.pairs);
+        if best.as_ref().is_none_or(|b| predicted_gain < b.predicted_gain * 0.9) {
+            let unused = (0..labs.len()).filter(|p| !colors.contains(&Some(*p))).collect();
+            let anchors = anchors.clone();
+            best = Some(Assignment { targets, colors, unused, slope, anchors, predicted_gain, contact_weight });
+        }
+        if predicted_gain <= ACCEPTABLE_GAIN {
+            break;
+        }
+    }
+    // CONTACT_WEIGHTS is not empty, and the first round always fills `best`.
+    best.unwrap_or_else(|| Assignment {
+        targets: Vec::new(),
+        colors: Vec::new(),
+        unused: (0..labs.len()).collect(),
+        slope: 1.0,
+        anchors,
+        predicted_gain: 1.0,
+        contact_weight: 1.0,
+    })
+}
+
+/// What a cluster may become.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Choice {
+    Free,
+    Color(usize),
+    Stays,
+}
+
+fn fix(model: &ColorModel, palette: &Palette) -> Vec<Choice> {
+    let clusters = model.clusters();
+    let mut fixed = vec![Choice::Free; clusters.len()];
+    let index_of = |color| palette.colors().iter().position(|&c| c == color);
+    let mut claim = |from: Lab, choice: Choice| {
+        let i = cluster::nearest(clusters, from);
+        if clusters.get(i).is_some_and(|c| c.center.distance(from) < PIN_REACH) && fixed[i] == Choice::Free {
+            fixed[i] = choice;
+        }
+    };
+    for color in palette.protect() {
+        claim(color.lab(), Choice::Stays);
+    }
+    for &(from, to) in palette.pins() {
+        if let Some(p) = index_of(to) {
+            claim(from.lab(), Choice::Color(p));
+        }
+    }
+    // Background first: it is the most recognisable region, and primary and secondary are what is left by area.
+    for role in [Role::Background, Role::Primary, Role::Secondary, Role::Accent, Role::Highlight] {
+        let Some(p) = palette.roles().iter().find(|(r, _)| *r == role).and_then(|&(_, color)| index_of(color)) else {
+            continue;
+        };
+        let free = (0..clusters.len()).filter(|&i| fixed[i] == Choice::Free);
+        let chosen = match role {
+            Role::Background => free.max_by(|&x, &y| model.border(x).total_cmp(&model.border(y)).then(y.cmp(&x))),
+            Role::Primary | Role::Secondary => free.min(),
+            Role::Accent => {
+                let small: Vec<usize> = free.clone().filter(|&i| clusters[i].share < 0.15).collect();
+                let from = if small.is_empty() { free.collect() } else { small };
+                from.into_iter().max_by(|&x, &y| {
+                    clusters[x].center.chroma().total_cmp(&clusters[y].center.chroma()).then(y.cmp(&x))
+                })
+            }
+            Role::Highlight => {
+                free.max_by(|&x, &y| clusters[x].center.l.total_cmp(&clusters[y].center.l).then(y.cmp(&x)))
+            }
+        };
+        if let Some(i) = chosen {
+            fixed[i] = Choice::Color(p);
+        }
+    }
+    fixed
+}
+
+fn anchors(palette: &Palette) -> Vec<Anchor> {
+    let pins = palette.pins().iter().map(|&(from, to)| Anchor { from: from.lab(), to: to.lab() });
+    let protect = palette.protect().iter().map(|c| Anchor { from: c.lab(), to: c.lab() });
+    pins.chain(protect).collect()
+}
+
+/// Targets of an assignment: the largest cluster of a colour lands on it exactly, the others become its tints.
+fn targets(model: &ColorModel, labs: &[Lab], colors: &[Option<usize>]) -> Vec<Lab> {
+    let clusters = model.clusters();
+    colors
+        .iter()
+        .enumerate()
+        .map(|(i, &color)| {
+            let Some(p) = color else { return clusters[i].center };
+            // Clusters are sorted by share, so the first of a colour is its largest.
+            let first = colors.iter().position(|&c| c == Some(p)).unwrap_or(i);
+            if first == i {
+                return labs[p];
+            }
+            let (from, here) = (clusters[first].center, clusters[i].center);
+            let tint = Lab {
+                l: bend(labs[p].l, TINT_LIGHTNESS * (here.l - from.l)),
+                a: labs[p].a + TINT_CHROMA * (here.a - from.a),
+                b: labs[p].b + TINT_CHROMA * (here.b - from.b),
+            };
+            Lab::from_linear(map_into_gamut(tint.to_linear()))
+        })
+        .collect()
+}
+
+/// `from + by`, slowing down before the ends of [`TINT_RANGE`] so that differing steps stay different.
+fn bend(from: f32, by: f32) -> f32 {
+    let room = if by >= 0.0 { TINT_RANGE.1 - from } else { from - TINT_RANGE.0 };
+    if room <= 0.5 {
+        return from;
+    }
+    from + by.signum() * room * (1.0 - (-by.abs() / room).exp())
+}
+
+/// The energy of assignments, tabulated.
+struct Search<'a> {
+    fixed: &'a [Choice],
+    n: usize,
+    /// Cost of cluster i taking colour p.
+    unary: Vec<f32>,
+    /// Cost of clusters i and j taking colours p and q, `[((i·k + j)·n + p)·n + q]`.
+    pair: Vec<f32>,
+}
+
+const UNUSED_COST: f32 = 25.0;
+const CONTACT_COST: f32 = 6.0;
+const INVERSION_COST: f32 = 12.0;
+
+impl<'a> Search<'a> {
+    fn new(model: &ColorModel, labs: &[Lab], fixed: &'a [Choice], contact_weight: f32) -> Self {
+        let clusters = model.clusters();
+        let (k, n) = (clusters.len(), labs.len());
+        let rank = |values: &[f32]| {
+            let (low, high) = values.iter().fold((f32::MAX, f32::MIN), |(l, h), &v| (l.min(v), h.max(v)));
+            let range = (high - low).max(1.0);
+            values.iter().map(|v| (v - low) / range).collect::<Vec<f32>>()
+        };
+        let from = rank(&clusters.iter().map(|c| c.center.l).collect::<Vec<_>>());
+        let to = rank(&labs.iter().map(|t| t.l).collect::<Vec<_>>());
+        let mut unary = vec![0f32; k * n];
+        for (i, c) in clusters.iter().enumerate() {
+            for (p, t) in labs.iter().enumerate() {
+                let (cc, tc) = (c.center.chroma(), t.chroma());
+                let cos = if cc > 1.0 && tc > 1.0 {
+                    (c.center.a * t.a + c.center.b * t.b) / (cc * tc)
+                } else {
+                    1.0
+                };
+                let lightness = 70.0 * (from[i] - to[p]);
+                let chroma = 0.6 * (cc - tc);
+                let hue = 5.0 * cc.min(tc) * (1.0 - cos);
+                unary[i * n + p] = c.share.sqrt() * (lightness * lightness + chroma * chroma + hue) / 20.0;
+            }
+        }
+        let mut pair = vec![0f32; k * k * n * n];
+        for i in 0..k {
+            for j in (0..k).filter(|&j| j != i) {
+                let apart = clusters[i].center.distance(clusters[j].center);
+                let contact = model.contact(i, j) * contact_weight * CONTACT_COST;
+                let weight = (clusters[i].share * clusters[j].share).sqrt();
+                for p in 0..n {
+                    for q in (0..n).filter(|&q| q != p) {
+                        let stretch = (labs[p].distance(labs[q]) - 1.6 * apart - 6.0).max(0.0);
+                        let inverted = (clusters[i].center.l - clusters[j].center.l > 4.0) && labs[p].l < labs[q].l
+                            || (clusters[j].center.l - clusters[i].center.l > 4.0) && labs[q].l < labs[p].l;
+                        let order = if inverted { INVERSION_COST * weight } else { 0.0 };
+                        pair[((i * k + j) * n + p) * n + q] = contact * stretch * stretch + order;
+                    }
+                }
+            }
+        }
+        Self { fixed, n, unary, pair }
+    }
+
+    fn solve(&self) -> Vec<Option<usize>> {
+        let k = self.fixed.len();
+        let mut random = SplitMix64::new(0x00c0_ffee);
+        let mut best: Option<(f32, Vec<usize>)> = None;
+        for start in 0..RANDOM_STARTS + 2 {
+            let mut state: Vec<usize> = (0..k)
+                .map(|i| match start {
+                    0 => (0..self.n).min_by(|&p, &q| self.unary(i, p).total_cmp(&self.unary(i, q))).unwrap_or(0),
+                    1 => i % self.n,
+                    _ => (random.next() % self.n as u64) as usize,
+                })
+                .collect();
+            for (slot, choice) in state.iter_mut().zip(self.fixed) {
+                if let Choice::Color(p) = choice {
+                    *slot = *p;
+                }
+            }
+            self.descend(&mut state);
+            let energy = self.energy(&state);
+            if best.as_ref().is_none_or(|b| energy < b.0 - 1e-4) {
+                best = Some((energy, state));
+            }
+        }
+        let state = best.map(|b| b.1).unwrap_or_default();
+        state.into_iter().zip(self.fixed).map(|(p, f)| (*f != Choice::Stays).then_some(p)).collect()
+    }
+
+    fn unary(&self, i: usize, p: usize) -> f32 {
+        self.unary[i * self.n + p]
+    }
+
+    /// What cluster `i` costs when it takes `p`, given the others.
+    fn local(&self, state: &[usize], i: usize, p: usize) -> f32 {
+        let k = state.len();
+        let mut cost = self.unary(i, p);
+        for (j, &q) in state.iter().enumerate() {
+            if j != i && self.fixed[j] != Choice::Stays {
+                cost += self.pair[((i * k + j) * self.n + p) * self.n + q];
+            }
+        }
+        cost
+    }
+
+    fn unused(&self, state: &[usize]) -> f32 {
+        let mut seen = [false; super::palette::MAX_COLORS];
+        for (&p, f) in state.iter().zip(self.fixed) {
+            seen[p] |= *f != Choice::Stays;
+        }
+        UNUSED_COST * seen[..self.n].iter().filter(|s| !**s).count() as f32
+    }
+
+    fn energy(&self, state: &[usize]) -> f32 {
+        let movable = (0..state.len()).filter(|&i| self.fixed[i] != Choice::Stays);
+        // Pair costs are counted from both ends by `local`.
+        let sum: f32 = movable.map(|i| 0.5 * (self.local(state, i, state[i]) + self.unary(i, state[i]))).sum();
+        sum + self.unused(state)
+    }
+
+    /// Single moves and swaps while they lower the energy.
+    fn descend(&self, state: &mut [usize]) {
+        let free: Vec<usize> = (0..state.len()).filter(|&i| self.fixed[i] == Choice::Free).collect();
+        for _ in 0..40 {
+            let mut improved = false;
+            for &i in &free {
+                let (old, mut best) = (state[i], (0.0f32, state[i]));
+                let (here, unused) = (self.local(state, i, old), self.unused(state));
+                for p in (0..self.n).filter(|&p| p != old) {
+                    state[i] = p;
+                    let change = self.local(state, i, p) - here + self.unused(state) - unused;
+                    if change < best.0 - 1e-4 {
+                        best = (change, p);
+                    }
+                }
+                state[i] = best.1;
+                improved |= best.1 != old;
+            }
+            for (at, &i) in free.iter().enumerate() {
+                for &j in &free[at + 1..] {
+                    if state[i] == state[j] {
+                        continue;
+                    }
+                    let before = self.local(state, i, state[i]) + self.local(state, j, state[j]);
+                    let shared = self.shared(state, i, j);
+                    state.swap(i, j);
+                    let after = self.local(state, i, state[i]) + self.local(state, j, state[j]);
+                    if after - self.shared(state, i, j) < before - shared - 1e-4 {
+                        improved = true;
+                    } else {
+                        state.swap(i, j);
+                    }
+                }
+            }
+            if !improved {
+                break;
+            }
+        }
+    }
+
+    fn shared(&self, state: &[usize], i: usize, j: usize) -> f32 {
+        self.pair[((i * state.len() + j) * self.n + state[i]) * self.n + state[j]]
+    }
+}
