@@ -6,8 +6,9 @@
 //! contact term rises until the predicted gain of the map is acceptable, so what was traded is known and reported.
 
 use super::cluster::{self, SplitMix64};
-use super::color::{Lab, map_into_gamut};
-use super::model::ColorModel;
+use super::color::Lab;
+use super::gamut;
+use super::model::{ColorModel, LabPlanes};
 use super::palette::{Palette, Role};
 use super::quality;
 use super::recolor::{self, Anchor, SoftMap};
@@ -25,16 +26,20 @@ pub struct Assignment {
     pub slope: f32,
     /// Pins and protected colours, exact.
     pub anchors: Vec<Anchor>,
-    /// 99.9th percentile of the map's gain before rounding, over the model's probe pairs.
+    /// 99.9th percentile of the map's gain over the model's probe pairs.
     pub predicted_gain: f32,
     /// How much more than normal contacts counted, 1 for not at all.
     pub contact_weight: f32,
 }
 
-/// A predicted gain that needs no more trading. Rounding to 8 bits adds about 2 on top.
-const ACCEPTABLE_GAIN: f32 = 3.4;
+/// A gain (99.9th percentile, after rounding) that needs no more trading.
+const ACCEPTABLE_GAIN: f32 = 4.5;
+/// A gain that shows as tears.
+const TEARING_GAIN: f32 = 7.0;
 /// Weights of the contact term that are tried in turn.
-const CONTACT_WEIGHTS: [f32; 4] = [1.0, 4.0, 16.0, 64.0];
+const CONTACT_WEIGHTS: [f32; 5] = [0.25, 1.0, 4.0, 16.0, 64.0];
+/// Lightness detail is not flattened below this to lower the gain.
+const GENTLE_SLOPE: f32 = 0.6;
 /// Random starts of the search, besides the two sensible ones.
 const RANDOM_STARTS: usize = 10;
 /// A pin or a protected colour takes the nearest cluster along when it is nearer than this.
@@ -50,29 +55,37 @@ pub fn assign(model: &ColorModel, palette: &Palette) -> Assignment {
     let labs: Vec<Lab> = palette.colors().iter().map(|c| c.lab()).collect();
     let fixed = fix(model, palette);
     let anchors = anchors(palette);
-    let mut best: Option<Assignment> = None;
+    let mut best: Option<(f32, Assignment)> = None;
     for contact_weight in CONTACT_WEIGHTS {
         let search = Search::new(model, &labs, &fixed, contact_weight);
         let colors = search.solve();
-        if best.as_ref().is_some_and(|b| b.colors == colors) {
+        if best.as_ref().is_some_and(|b| b.1.colors == colors) {
             continue;
         }
         let targets = targets(model, &labs, &colors);
-        let slope = recolor::slope(model, &targets);
-        let map = SoftMap::new(model, &targets, slope, 1.0, Vec::new());
-        let probes = model.probes();
-        let predicted_gain = quality::predicted_gain(&probes.labs, &map.labs(&probes.labs, &probes.weights), &probes.pairs);
-        if best.as_ref().is_none_or(|b| predicted_gain < b.predicted_gain * 0.9) {
-            let unused = (0..labs.len()).filter(|p| !colors.contains(&Some(*p))).collect();
+        let mut slope = recolor::slope(model, &targets);
+        let mut predicted_gain = predict(model, &targets, slope);
+        if predicted_gain > ACCEPTABLE_GAIN && slope > GENTLE_SLOPE {
+            // Steep lightness detail is the cheapest thing to give up.
+            let gentler = (slope * 0.75).max(GENTLE_SLOPE);
+            let gain = predict(model, &targets, gentler);
+            if gain < predicted_gain {
+                (slope, predicted_gain) = (gentler, gain);
+            }
+        }
+        let unused: Vec<usize> = (0..labs.len()).filter(|p| !colors.contains(&Some(*p))).collect();
+        let regret = regret(predicted_gain, unused.len());
+        if best.as_ref().is_none_or(|b| regret < b.0) {
             let anchors = anchors.clone();
-            best = Some(Assignment { targets, colors, unused, slope, anchors, predicted_gain, contact_weight });
+            let found = Assignment { targets, colors, unused, slope, anchors, predicted_gain, contact_weight };
+            best = Some((regret, found));
         }
         if predicted_gain <= ACCEPTABLE_GAIN {
             break;
         }
     }
     // CONTACT_WEIGHTS is not empty, and the first round always fills `best`.
-    best.unwrap_or_else(|| Assignment {
+    best.map(|b| b.1).unwrap_or_else(|| Assignment {
         targets: Vec::new(),
         colors: Vec::new(),
         unused: (0..labs.len()).collect(),
@@ -81,6 +94,20 @@ pub fn assign(model: &ColorModel, palette: &Palette) -> Assignment {
         predicted_gain: 1.0,
         contact_weight: 1.0,
     })
+}
+
+/// The gain of a map at full strength, after gamut mapping and rounding.
+fn predict(model: &ColorModel, targets: &[Lab], slope: f32) -> f32 {
+    let probes = model.probes();
+    let map = SoftMap::new(model, targets, slope, 1.0, Vec::new());
+    let out = LabPlanes::new(&recolor::pack_labs(&map.labs(&probes.labs, &probes.weights)));
+    quality::predicted_gain(&probes.labs, &out, &probes.pairs)
+}
+
+/// What a candidate costs: an unused brand colour weighs as much as 1.2 of gain above the acceptable, and gain that the
+/// eye takes for a tear weighs four times as much.
+fn regret(gain: f32, unused: usize) -> f32 {
+    (gain - ACCEPTABLE_GAIN).max(0.0) + 3.0 * (gain - TEARING_GAIN).max(0.0) + 1.2 * unused as f32
 }
 
 /// What a cluster may become.
@@ -161,7 +188,7 @@ fn targets(model: &ColorModel, labs: &[Lab], colors: &[Option<usize>]) -> Vec<La
                 a: labs[p].a + TINT_CHROMA * (here.a - from.a),
                 b: labs[p].b + TINT_CHROMA * (here.b - from.b),
             };
-            Lab::from_linear(map_into_gamut(tint.to_linear()))
+            Lab::from_linear(gamut::fit(tint.to_linear()))
         })
         .collect()
 }
@@ -185,7 +212,9 @@ struct Search<'a> {
     pair: Vec<f32>,
 }
 
-const UNUSED_COST: f32 = 25.0;
+const LIGHTNESS_COST: f32 = 90.0;
+const CHROMA_COST: f32 = 35.0;
+const UNUSED_COST: f32 = 40.0;
 const CONTACT_COST: f32 = 6.0;
 const INVERSION_COST: f32 = 12.0;
 
@@ -200,6 +229,11 @@ impl<'a> Search<'a> {
         };
         let from = rank(&clusters.iter().map(|c| c.center.l).collect::<Vec<_>>());
         let to = rank(&labs.iter().map(|t| t.l).collect::<Vec<_>>());
+        // Chroma, too, is compared within the picture's and the palette's own ranges: all-vivid and all-muted palettes
+        // would otherwise send everything to their least or most colourful member.
+        let strongest = |values: &mut dyn Iterator<Item = Lab>| values.map(Lab::chroma).fold(30.0, f32::max);
+        let from_chroma = strongest(&mut clusters.iter().map(|c| c.center));
+        let to_chroma = strongest(&mut labs.iter().copied());
         let mut unary = vec![0f32; k * n];
         for (i, c) in clusters.iter().enumerate() {
             for (p, t) in labs.iter().enumerate() {
@@ -209,8 +243,8 @@ impl<'a> Search<'a> {
                 } else {
                     1.0
                 };
-                let lightness = 70.0 * (from[i] - to[p]);
-                let chroma = 0.6 * (cc - tc);
+                let lightness = LIGHTNESS_COST * (from[i] - to[p]);
+                let chroma = CHROMA_COST * (cc / from_chroma - tc / to_chroma);
                 let hue = 5.0 * cc.min(tc) * (1.0 - cos);
                 unary[i * n + p] = c.share.sqrt() * (lightness * lightness + chroma * chroma + hue) / 20.0;
             }

@@ -31,11 +31,13 @@ pub struct ClusterOptions {
     pub merge_distance: f32,
     /// Clusters that are tried before `min_share` decides; at most [`MAX_CLUSTERS`].
     pub min_clusters: usize,
+    /// The most clusters, 1 to [`MAX_CLUSTERS`].
+    pub max_clusters: usize,
 }
 
 impl Default for ClusterOptions {
     fn default() -> Self {
-        Self { max_iterations: 50, min_share: 0.012, merge_distance: 9.0, min_clusters: 4 }
+        Self { max_iterations: 50, min_share: 0.012, merge_distance: 9.0, min_clusters: 4, max_clusters: MAX_CLUSTERS }
     }
 }
 
@@ -82,7 +84,7 @@ pub fn cluster(points: &[Point], options: &ClusterOptions) -> Vec<Cluster> {
     let total: f64 = points.iter().map(|p| f64::from(p.weight)).sum();
     let mut nearest = vec![f32::MAX; points.len()];
     let mut centers: Vec<Lab> = Vec::new();
-    while centers.len() < MAX_CLUSTERS {
+    while centers.len() < options.max_clusters.clamp(1, MAX_CLUSTERS) {
         let Some(next) = draw(points, &nearest, centers.is_empty(), &mut random) else { break };
         for (d, p) in nearest.iter_mut().zip(points) {
             *d = d.min(p.lab.distance_squared(next));

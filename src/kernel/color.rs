@@ -1,11 +1,12 @@
-//! Colour spaces and differences: sRGB, linear light, CIELAB and OKLab (all D65), ΔE2000, gamut mapping.
+//! Colour spaces and differences: sRGB, linear light, CIELAB and OKLab (all D65), ΔE2000.
 //!
-//! Sources: IEC 61966-2-1 (sRGB), CIE 15 (CIELAB), B. Ottosson 2020 (OKLab), G. Sharma et al. 2005 (ΔE2000),
-//! CSS Color Module Level 4 §13 (gamut mapping by chroma reduction).
+//! Sources: IEC 61966-2-1 (sRGB), CIE 15 (CIELAB), B. Ottosson 2020 (OKLab), G. Sharma et al. 2005 (ΔE2000).
 
 use std::fmt;
 use std::str::FromStr;
 use std::sync::LazyLock;
+
+use super::gamut;
 
 /// An 8-bit sRGB colour. Displays as `#RRGGBB`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -220,7 +221,7 @@ impl Lab {
 
     /// The nearest 8-bit colour, reduced in chroma first where it lies outside the gamut.
     pub fn to_rgb8(self) -> Rgb8 {
-        let [r, g, b] = map_into_gamut(self.to_linear()).map(encode_srgb);
+        let [r, g, b] = gamut::fit(self.to_linear()).map(encode_srgb);
         Rgb8 { r, g, b }
     }
 
@@ -298,41 +299,9 @@ impl OkLab {
 
     /// The nearest 8-bit colour, reduced in chroma first where it lies outside the gamut.
     pub fn to_rgb8(self) -> Rgb8 {
-        let [r, g, b] = map_into_gamut(self.to_linear()).map(encode_srgb);
+        let [r, g, b] = gamut::fit(self.to_linear()).map(encode_srgb);
         Rgb8 { r, g, b }
     }
-}
-
-/// How far outside 0..=1 a linear channel may lie and still be clipped: under a tenth of an 8-bit code.
-pub(crate) const GAMUT_SLACK: f32 = 2e-5;
-
-/// Whether linear sRGB lies inside the gamut, within rounding.
-#[inline(always)]
-pub fn in_gamut([r, g, b]: [f32; 3]) -> bool {
-    r.min(g).min(b) >= -GAMUT_SLACK && r.max(g).max(b) <= 1.0 + GAMUT_SLACK
-}
-
-/// Moves linear sRGB into the gamut by reducing OKLCh chroma at constant lightness and hue (CSS Color 4), to the
-/// gamut's surface and not further. Colours inside come back unchanged.
-pub fn map_into_gamut(rgb: [f32; 3]) -> [f32; 3] {
-    if in_gamut(rgb) {
-        return rgb;
-    }
-    let lab = OkLab::from_linear(rgb);
-    if lab.l >= 1.0 {
-        return [1.0; 3];
-    }
-    if lab.l <= 0.0 {
-        return [0.0; 3];
-    }
-    // Along t ∈ 0..=1 (share of chroma kept) each channel is a cubic that starts inside at t = 0.
-    let along = |t: f32| OkLab { l: lab.l, a: lab.a * t, b: lab.b * t }.to_linear();
-    let (mut inside, mut outside) = (0.0_f32, 1.0_f32);
-    for _ in 0..12 {
-        let middle = 0.5 * (inside + outside);
-        if in_gamut(along(middle)) { inside = middle } else { outside = middle }
-    }
-    along(inside).map(|v| v.clamp(0.0, 1.0))
 }
 
 /// CIEDE2000 with unit weights (Sharma, Wu, Dalal 2005). 1 is about a just noticeable difference.
@@ -449,20 +418,6 @@ mod tests {
             let (x, y) = (Lab { l: l1, a: a1, b: b1 }, Lab { l: l2, a: a2, b: b2 });
             assert!((delta_e_2000(x, y) - expected).abs() < 1e-3, "{x:?} {y:?}");
             assert!((delta_e_2000(y, x) - expected).abs() < 1e-3, "{y:?} {x:?}");
-        }
-    }
-
-    #[test]
-    fn gamut_mapping_keeps_hue_and_lightness() {
-        for hue in (0..360).step_by(5) {
-            for l in [0.2f32, 0.5, 0.8] {
-                let wanted = OkLab::from_lch(l, 0.5, hue as f32);
-                let mapped = map_into_gamut(wanted.to_linear());
-                assert!(in_gamut(mapped));
-                let got = OkLab::from_linear(mapped);
-                let drift = (got.hue_degrees() - hue as f32 + 540.0).rem_euclid(360.0) - 180.0;
-                assert!(drift.abs() < 1.0 && (got.l - l).abs() < 0.005, "hue {hue} l {l}: {drift} {}", got.l);
-            }
         }
     }
 

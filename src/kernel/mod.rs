@@ -5,6 +5,7 @@
 pub mod assign;
 pub mod cluster;
 pub mod color;
+pub mod gamut;
 pub mod harmony;
 pub mod image;
 pub mod model;

@@ -8,7 +8,8 @@ use pulp::Arch;
 use rayon::prelude::*;
 
 use super::cluster::MAX_CLUSTERS;
-use super::color::{ENCODE, ENCODE_SIZE, GAMUT_SLACK, Lab, OkLab, encode_index, encode_srgb};
+use super::color::{DECODE, ENCODE, ENCODE_SIZE, Lab, encode_index, encode_srgb};
+use super::gamut;
 use super::model::{BLOCK, ColorModel, LabPlanes, SoftWeights, WEIGHT_ONE};
 
 /// Colours per piece of parallel work.
@@ -89,14 +90,53 @@ const ANCHOR_OUTER: f32 = 14.0;
 /// A map of colours for one palette.
 #[derive(Debug, Clone)]
 pub struct SoftMap {
-    /// Per cluster: t_L − g·c_L, t_a − c_a, t_b − c_b.
-    offsets: Vec<[f32; 3]>,
+    /// Per cluster: t_L − g·c_L, t_a − c_a, t_b − c_b, t_L.
+    offsets: Vec<[f32; 4]>,
     /// g.
     slope: f32,
     strength: f32,
     anchors: Vec<Anchor>,
     /// Lightness to add to neutral colours, by source lightness in 256 steps; none where the map is monotone.
     guard: Option<Box<[f32; 256]>>,
+    knees: Knees,
+}
+
+/// Soft ends of the lightness scale: what would pass white or black is bent into the room that is left, so that light
+/// and dark detail is compressed instead of clipped. Without overshoot nothing bends.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Knees {
+    /// Lightness where bending starts, and how strongly, at the light end.
+    high: (f32, f32),
+    /// The same at the dark end.
+    low: (f32, f32),
+}
+
+/// Lightness added where chroma shrinks towards black, so that it does not shrink abruptly for very dark targets.
+const SHADE_MARGIN: f32 = 8.0;
+
+/// Lightness that bent colours keep from white and black.
+const KNEE_MARGIN: f32 = 0.5;
+
+impl Knees {
+    const NONE: Self = Self { high: (100.0, 0.0), low: (0.0, 0.0) };
+
+    /// Bends `lowest..=highest` into the scale, leaving everything between the extreme targets straight.
+    fn new(lowest: f32, highest: f32, targets: &[Lab]) -> Self {
+        let top = targets.iter().map(|t| t.l).fold(85.0, f32::max).min(100.0 - 2.0 * KNEE_MARGIN);
+        let bottom = targets.iter().map(|t| t.l).fold(15.0, f32::min).max(2.0 * KNEE_MARGIN);
+        let bend = |over: f32, room: f32| if over > room { 1.0 / room - 1.0 / over } else { 0.0 };
+        Self {
+            high: (top, bend(highest - top, 100.0 - KNEE_MARGIN - top)),
+            low: (bottom, bend(bottom - lowest, bottom - KNEE_MARGIN)),
+        }
+    }
+
+    #[inline(always)]
+    fn apply(&self, l: f32) -> f32 {
+        let over = (l - self.high.0).max(0.0);
+        let under = (self.low.0 - l).max(0.0);
+        l - over + over / (1.0 + over * self.high.1) + under - under / (1.0 + under * self.low.1)
+    }
 }
 
 /// Limits of g: flatter than the first loses texture, steeper than the second adds noise.
@@ -126,9 +166,15 @@ impl SoftMap {
             .clusters()
             .iter()
             .zip(targets)
-            .map(|(c, t)| [t.l - slope * c.center.l, t.a - c.center.a, t.b - c.center.b])
+            .map(|(c, t)| [t.l - slope * c.center.l, t.a - c.center.a, t.b - c.center.b, t.l])
             .collect();
-        let mut map = Self { offsets, slope, strength, anchors: Vec::new(), guard: None };
+        let mut map = Self { offsets, slope, strength, anchors: Vec::new(), guard: None, knees: Knees::NONE };
+        if strength > 0.0 && !map.offsets.is_empty() {
+            let probes = model.probes();
+            let out = map.labs(&probes.labs, &probes.weights).l;
+            let (low, high) = out.iter().fold((f32::MAX, f32::MIN), |(low, high), &l| (low.min(l), high.max(l)));
+            map.knees = Knees::new(low, high, targets);
+        }
         map.guard = map.monotone_guard(model);
         // What an anchor has to add depends on where the map would send its colour, so anchors come last.
         map.anchors = anchors;
@@ -207,28 +253,30 @@ impl SoftMap {
         lab[0][..len].copy_from_slice(&labs.l[start..start + len]);
         lab[1][..len].copy_from_slice(&labs.a[start..start + len]);
         lab[2][..len].copy_from_slice(&labs.b[start..start + len]);
-        let mut shift = [[0f32; BLOCK]; 3];
-        let [shift_l, shift_a, shift_b] = &mut shift;
+        let mut shift = [[0f32; BLOCK]; 4];
+        let [shift_l, shift_a, shift_b, light] = &mut shift;
         for (plane, offset) in weights.planes.iter().zip(&self.offsets).take(MAX_CLUSTERS) {
-            let [ol, oa, ob] = offset.map(|v| v / WEIGHT_ONE);
-            let plane = &plane[start..start + len];
-            for (((w, l), a), b) in plane.iter().zip(shift_l.iter_mut()).zip(shift_a.iter_mut()).zip(shift_b.iter_mut()) {
-                let w = f32::from(*w);
-                *l += w * ol;
-                *a += w * oa;
-                *b += w * ob;
+            let [ol, oa, ob, ot] = offset.map(|v| v / WEIGHT_ONE);
+            let mut padded = [0f32; BLOCK];
+            for (slot, w) in padded.iter_mut().zip(&plane[start..start + len]) {
+                *slot = f32::from(*w);
+            }
+            for i in 0..BLOCK {
+                let w = padded[i];
+                shift_l[i] += w * ol;
+                shift_a[i] += w * oa;
+                shift_b[i] += w * ob;
+                light[i] += w * ot;
             }
         }
         self.move_block(&lab, &shift)
     }
 
     #[inline(always)]
-    fn move_block(&self, lab: &[[f32; BLOCK]; 3], shift: &[[f32; BLOCK]; 3]) -> [[f32; BLOCK]; 3] {
+    fn move_block(&self, lab: &[[f32; BLOCK]; 3], shift: &[[f32; BLOCK]; 4]) -> [[f32; BLOCK]; 3] {
         let mut out = [[0f32; BLOCK]; 3];
         for i in 0..BLOCK {
-            out[0][i] = lab[0][i] + self.strength * (self.slope * lab[0][i] + shift[0][i] - lab[0][i]);
-            out[1][i] = lab[1][i] + self.strength * shift[1][i];
-            out[2][i] = lab[2][i] + self.strength * shift[2][i];
+            out[0][i] = self.slope * lab[0][i] + shift[0][i];
         }
         if let Some(guard) = &self.guard {
             for i in 0..BLOCK {
@@ -239,6 +287,15 @@ impl SoftMap {
                 let chroma_squared = lab[1][i] * lab[1][i] + lab[2][i] * lab[2][i];
                 out[0][i] += add * (-chroma_squared / 400.0).exp();
             }
+        }
+        for i in 0..BLOCK {
+            let l = self.knees.apply(out[0][i]);
+            // A colour darker than its target takes less of the target's chroma, as a shaded surface does.
+            let shade = (l + SHADE_MARGIN) / (shift[3][i] + SHADE_MARGIN);
+            let share = self.strength * shade.clamp(0.0, 1.0);
+            out[0][i] = lab[0][i] + self.strength * (l - lab[0][i]);
+            out[1][i] = lab[1][i] + share * shift[1][i];
+            out[2][i] = lab[2][i] + share * shift[2][i];
         }
         for anchor in &self.anchors {
             for i in 0..BLOCK {
@@ -278,7 +335,7 @@ impl SoftMap {
             padded[..colors.len()].copy_from_slice(colors);
             lab_block(&padded)
         };
-        let mut shift = [[0f32; BLOCK]; 3];
+        let mut shift = [[0f32; BLOCK]; 4];
         for (i, &packed) in colors.iter().enumerate() {
             let [r, g, b, _] = packed.to_le_bytes();
             let place = |v: u8| {
@@ -306,6 +363,7 @@ impl SoftMap {
                 shift[0][i] += part * node[0];
                 shift[1][i] += part * node[1];
                 shift[2][i] += part * node[2];
+                shift[3][i] += part * node[3];
             }
         }
         self.move_block(&planes, &shift)
@@ -314,7 +372,7 @@ impl SoftMap {
 
 #[inline(always)]
 fn lab_block(colors: &[u32; BLOCK]) -> [[f32; BLOCK]; 3] {
-    let lut = &*super::color::DECODE;
+    let lut = &*DECODE;
     let mut linear = [[0f32; BLOCK]; 3];
     for (i, &packed) in colors.iter().enumerate() {
         let [r, g, b, _] = packed.to_le_bytes();
@@ -347,59 +405,42 @@ fn pack_block(lab: &[[f32; BLOCK]; 3], out: &mut [u32]) {
         codes[0][i] = encode_index(r);
         codes[1][i] = encode_index(g);
         codes[2][i] = encode_index(b);
-        excess[i] = (r.max(g).max(b) - 1.0).max(-r.min(g).min(b));
+        excess[i] = gamut::excess([r, g, b]);
     }
     let worst = excess[..out.len()].iter().copied().fold(f32::MIN, f32::max);
     let code = |index: u32| u32::from(encode[index as usize & (ENCODE_SIZE - 1)]);
     for (i, slot) in out.iter_mut().enumerate() {
         *slot = code(codes[0][i]) | code(codes[1][i]) << 8 | code(codes[2][i]) << 16 | 0xff00_0000;
     }
-    if worst > GAMUT_SLACK {
-        reduce_chroma(&linear, &excess, out);
+    if worst > gamut::SLACK {
+        fit_block(&linear, &excess, out);
     }
 }
 
-/// As [`super::color::map_into_gamut`], for those colours of a block whose excess is above the slack.
+/// Fits those colours of a block whose excess is above the slack into the gamut.
 #[inline(always)]
-fn reduce_chroma(linear: &[[f32; BLOCK]; 3], excess: &[f32; BLOCK], out: &mut [u32]) {
+fn fit_block(linear: &[[f32; BLOCK]; 3], excess: &[f32; BLOCK], out: &mut [u32]) {
     let mut place = [0usize; BLOCK];
     let mut found = 0;
     for (i, &e) in excess.iter().enumerate().take(out.len()) {
         place[found] = i;
-        found += usize::from(e > GAMUT_SLACK);
+        found += usize::from(e > gamut::SLACK);
     }
-    // Whole vectors of eight; the spare lanes repeat the first colour.
-    let lanes = found.div_ceil(8) * 8;
-    let mut ok = [[0f32; BLOCK]; 3];
-    let mut keep = [[0f32; BLOCK]; 2];
-    for n in 0..lanes {
-        let i = place[if n < found { n } else { 0 }];
-        ok[0][n] = linear[0][i];
-        ok[1][n] = linear[1][i];
-        ok[2][n] = linear[2][i];
-    }
-    for n in 0..lanes {
-        let lab = OkLab::from_linear([ok[0][n], ok[1][n], ok[2][n]]);
-        // White and black have no chroma to give.
-        let open = if lab.l > 0.0 && lab.l < 1.0 { 1.0 } else { 0.0 };
-        ok[0][n] = lab.l.clamp(0.0, 1.0);
-        ok[1][n] = lab.a * open;
-        ok[2][n] = lab.b * open;
-        keep[1][n] = 1.0;
-    }
-    for _ in 0..12 {
-        for n in 0..lanes {
-            let middle = 0.5 * (keep[0][n] + keep[1][n]);
-            let [r, g, b] = OkLab { l: ok[0][n], a: ok[1][n] * middle, b: ok[2][n] * middle }.to_linear();
-            let inside = r.min(g).min(b) >= -GAMUT_SLACK && r.max(g).max(b) <= 1.0 + GAMUT_SLACK;
-            keep[0][n] = if inside { middle } else { keep[0][n] };
-            keep[1][n] = if inside { keep[1][n] } else { middle };
+    const LANES: usize = 16;
+    for places in place[..found].chunks(LANES) {
+        // Spare lanes repeat the first colour.
+        let mut rgb = [[0f32; LANES]; 3];
+        for n in 0..LANES {
+            let i = places[if n < places.len() { n } else { 0 }];
+            for (plane, from) in rgb.iter_mut().zip(linear) {
+                plane[n] = from[i];
+            }
         }
-    }
-    for n in 0..found {
-        let t = keep[0][n];
-        let [r, g, b] = OkLab { l: ok[0][n], a: ok[1][n] * t, b: ok[2][n] * t }.to_linear().map(encode_srgb);
-        out[place[n]] = u32::from_le_bytes([r, g, b, 255]);
+        let fitted = gamut::fit_lanes(&rgb);
+        for (n, &i) in places.iter().enumerate() {
+            let [r, g, b] = [fitted[0][n], fitted[1][n], fitted[2][n]].map(encode_srgb);
+            out[i] = u32::from_le_bytes([r, g, b, 255]);
+        }
     }
 }
 
