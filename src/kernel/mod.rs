@@ -7,3 +7,4 @@ pub mod harmony;
 pub mod image;
 pub mod palette;
 pub mod predecessor;
+pub mod quality;
