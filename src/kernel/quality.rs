@@ -58,14 +58,8 @@ impl LabBlock {
             linear[1][i] = decode[g as usize];
             linear[2][i] = decode[b as usize];
         }
-        let mut out = Self { l: [0.0; BLOCK], a: [0.0; BLOCK], b: [0.0; BLOCK] };
-        for i in 0..BLOCK {
-            let lab = Lab::from_linear([linear[0][i], linear[1][i], linear[2][i]]);
-            out.l[i] = lab.l;
-            out.a[i] = lab.a;
-            out.b[i] = lab.b;
-        }
-        out
+        let labs: [Lab; BLOCK] = std::array::from_fn(|i| Lab::from_linear([linear[0][i], linear[1][i], linear[2][i]]));
+        Self { l: labs.map(|lab| lab.l), a: labs.map(|lab| lab.a), b: labs.map(|lab| lab.b) }
     }
 }
 

@@ -118,11 +118,10 @@ fn distances(colors: &[u32], pairs: impl Iterator<Item = (u32, u32)>, mut hand: 
         count += 1;
     }
     let (x, y) = (LabBlock::new(&first), LabBlock::new(&second));
-    let mut squared = [0.0f32; BLOCK];
-    for k in 0..BLOCK {
+    let squared: [f32; BLOCK] = std::array::from_fn(|k| {
         let (dl, da, db) = (x.l[k] - y.l[k], x.a[k] - y.a[k], x.b[k] - y.b[k]);
-        squared[k] = dl * dl + da * da + db * db;
-    }
+        dl * dl + da * da + db * db
+    });
     for (k, value) in squared.iter().enumerate().take(count) {
         hand(k, value.sqrt());
     }

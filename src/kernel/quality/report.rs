@@ -173,8 +173,9 @@ mod tests {
     #[test]
     fn dither_is_judged_by_the_color_it_makes_and_the_dots_by_tear() {
         let x = vec![Rgb8::new(127, 127, 127).packed(); (SIDE * SIDE) as usize];
-        let dots: Vec<u32> =
-            (0..SIDE * SIDE).map(|i| if (i % SIDE + i / SIDE) % 2 == 0 { 0xff00_0000 } else { 0xffff_ffff }).collect();
+        let dots: Vec<u32> = (0..SIDE * SIDE)
+            .map(|i| if (i % SIDE + i / SIDE).is_multiple_of(2) { 0xff00_0000 } else { 0xffff_ffff })
+            .collect();
         let report = judge(&x, &dots, SIDE, SIDE, &[Rgb8::new(0, 0, 0), Rgb8::new(255, 255, 255)]).unwrap();
         assert_eq!((report.gain, report.colors_present), (None, 2));
         assert!(report.tear_p999 > 49.0, "{report:?}");

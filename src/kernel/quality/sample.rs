@@ -23,18 +23,21 @@ impl Sample {
             counts.iter().enumerate().filter(|(_, c)| **c > 0).map(|(i, &c)| (i as u32, share(c))).collect()
         } else {
             let mut entries: Vec<(u32, f32)> = Vec::with_capacity(limit);
-            let (mut below, mut tick) = (0u64, 0u64);
-            // Tick t lies at (t + 1/2)·total/limit; u128 keeps the product exact.
-            let ticks_below = |sum: u64| {
-                let doubled = (2 * u128::from(sum) * limit as u128 + total as u128 - 1) / total as u128;
-                (doubled / 2).min(limit as u128) as u64
+            // Tick t lies at (t + 1/2)·total/limit pixels; u128 keeps the product exact.
+            let position = |tick: u64| {
+                let doubled = (2 * u128::from(tick) + 1) * u128::from(total);
+                doubled.div_ceil(2 * limit as u128) as u64
             };
+            let (mut below, mut tick, mut next) = (0u64, 0u64, position(0));
             for (i, &count) in counts.iter().enumerate() {
                 below += u64::from(count);
-                let passed = ticks_below(below);
-                if passed > tick {
-                    entries.push((i as u32, ((passed - tick) as f64 / limit as f64) as f32));
-                    tick = passed;
+                let first = tick;
+                while below >= next {
+                    tick += 1;
+                    next = position(tick);
+                }
+                if tick > first {
+                    entries.push((i as u32, ((tick - first) as f64 / limit as f64) as f32));
                 }
             }
             entries
@@ -133,17 +136,23 @@ impl ColorBits {
     /// evenly spread ones when there are more.
     pub(super) fn neighbor_ranks(&self, limit: usize) -> Vec<(u32, u32)> {
         const STEPS: [u32; 3] = [1, 1 << 8, 1 << 16];
-        let total: u64 =
-            (0..WORDS).map(|i| self.pair_words(i).iter().map(|w| u64::from(w.count_ones())).sum::<u64>()).sum();
+        // At most 192 pairs start in a word. Counted once: the second walk then looks only where it takes one.
+        let counts: Vec<u8> =
+            (0..WORDS).map(|i| self.pair_words(i).iter().map(|w| w.count_ones() as u8).sum()).collect();
+        let total: u64 = counts.iter().map(|&n| u64::from(n)).sum();
         let wanted = (limit as u64).min(total);
-        // Pair number m·total/wanted + half a stride: integers only, strictly ascending because total ≥ wanted.
-        let nth = |m: u64| ((2 * u128::from(m) + 1) * u128::from(total) / (2 * u128::from(wanted))) as u64;
+        // Strictly ascending because total ≥ wanted. There are fewer than 2²⁶ pairs, so the product fits 64 bits.
+        let nth = |m: u64| (2 * m + 1) * total / (2 * wanted);
         let mut out = Vec::with_capacity(wanted as usize);
         if wanted == 0 {
             return out;
         }
         let (mut seen, mut target) = (0u64, nth(0));
-        for i in 0..WORDS {
+        for (i, &count) in counts.iter().enumerate() {
+            if target >= seen + u64::from(count) {
+                seen += u64::from(count);
+                continue;
+            }
             for (pairs, step) in self.pair_words(i).into_iter().zip(STEPS) {
                 let here = u64::from(pairs.count_ones());
                 let (mut rest, mut skipped) = (pairs, 0);
