@@ -36,7 +36,7 @@ pub struct Gain {
 
 impl NeighborPairs {
     /// All pairs among `colors`, or `limit` evenly spread ones when there are more. Which ones depends on the set of
-    /// colours and not on their order.
+    /// colours and not on their order; a list that ascends by red, then green, then blue is the quickest.
     pub fn new(colors: &[u32], limit: usize) -> Self {
         let bits = ColorBits::new(colors.iter().copied());
         let mut ranks = bits.neighbor_ranks(limit);

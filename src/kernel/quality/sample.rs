@@ -67,10 +67,10 @@ pub(super) struct ColorBits {
     before: Vec<u32>,
 }
 
-/// The 24 bits that tell colours apart.
+/// The 24 bits that tell colours apart, red highest: the order of a picture's unique colours.
 #[inline(always)]
 pub(super) const fn color_key(packed: u32) -> u32 {
-    packed & 0x00ff_ffff
+    packed.swap_bytes() >> 8
 }
 
 impl ColorBits {
@@ -110,7 +110,8 @@ impl ColorBits {
         for (i, &word) in self.words.iter().enumerate() {
             let mut rest = word;
             while rest != 0 {
-                out.push((i as u32) << 6 | rest.trailing_zeros() | 0xff00_0000);
+                let key = (i as u32) << 6 | rest.trailing_zeros();
+                out.push((key << 8 | 0xff).swap_bytes());
                 rest &= rest - 1;
             }
         }
