@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -86,19 +86,23 @@ fn main() -> Result<()> {
     let palettes = read_palettes(&arguments.palettes)?;
     let pictures = list_pictures(&arguments.pictures)?;
     let (contenders, mut remarks) = contenders(&arguments);
-    ensure!(!contenders.is_empty(), "no tool to judge; build the program (cargo build --release) or pass --bin");
+    ensure!(
+        !contenders.is_empty(),
+        "no tool to judge ({}); build the program (cargo build --release) or pass --bin",
+        remarks.join("; ")
+    );
 
     let scratch = tempfile::tempdir().context("cannot make a scratch folder")?;
     let work = arguments.keep.clone().unwrap_or_else(|| scratch.path().to_owned());
-    // The tools run in the scratch folder, so a relative path would mislead them.
     std::fs::create_dir_all(&work).with_context(|| format!("cannot make {}", work.display()))?;
+    // In full, so that no folder name can pass for a flag.
     let work = work.canonicalize()?;
     let palette_file = work.join("palettes.json");
     write_palettes(&palette_file, &palettes)?;
 
     let mut rows: BTreeMap<usize, Vec<Judged>> = BTreeMap::new();
     for picture_path in &pictures {
-        let name = picture_path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let name = picture_path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let base = work.join(format!("{name}.png"));
         let original = match prepare(picture_path, &base, arguments.max_dimension) {
             Ok(original) => original,
@@ -248,7 +252,8 @@ fn each_palette(
     let (mut made, mut failures) = (Vec::new(), Vec::new());
     for (index, palette) in palettes.iter().enumerate() {
         let file = out.join(format!("{index}.png"));
-        match timed(&mut command(palette, &file)) {
+        let run = timed(&mut command(palette, &file)).and_then(|(seconds, output)| check(&output).map(|()| seconds));
+        match run {
             Ok(seconds) => made.push(Made { palette: index, file, seconds }),
             Err(error) => failures.push(format!("{}: {error:#}", palette.name())),
         }
@@ -271,8 +276,18 @@ fn our_variations(
     command.arg("render").arg(image).arg("--palettes").arg(palette_file).args(["--mode", mode]);
     command.args(["--strength", &strength.to_string(), "--format", "png", "--json", "--no-gallery"]);
     command.args(["--max-dimension", "0", "--out"]).arg(out);
-    let seconds = timed(&mut command)? / palettes.len().max(1) as f64;
-    let text = std::fs::read(out.join("manifest.json")).context("no manifest.json was written")?;
+    // One of an earlier run must not answer for this one.
+    let manifest = out.join("manifest.json");
+    if manifest.exists() {
+        std::fs::remove_file(&manifest)?;
+    }
+    let (seconds, output) = timed(&mut command)?;
+    let seconds = seconds / palettes.len().max(1) as f64;
+    // 1 says that some variations failed; the manifest says which.
+    if output.status.code() != Some(1) || !manifest.exists() {
+        check(&output)?;
+    }
+    let text = std::fs::read(&manifest).context("no manifest.json was written")?;
     let manifest: Manifest = serde_json::from_slice(&text).context("manifest.json cannot be read")?;
     let (mut made, mut failures) = (Vec::new(), Vec::new());
     for entry in manifest.variations {
@@ -286,16 +301,20 @@ fn our_variations(
     Ok((made, failures))
 }
 
-/// Runs a process to its end; its output is shown only when it fails.
-fn timed(command: &mut Command) -> Result<f64> {
+/// Runs a process to its end and says how long it took; its output is kept off the table.
+fn timed(command: &mut Command) -> Result<(f64, Output)> {
     let start = Instant::now();
     let output = command.output().with_context(|| format!("cannot start {:?}", command.get_program()))?;
-    let seconds = start.elapsed().as_secs_f64();
+    Ok((start.elapsed().as_secs_f64(), output))
+}
+
+/// A process that failed, in its own last words.
+fn check(output: &Output) -> Result<()> {
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr);
         bail!("{}: {}", output.status, text.lines().last().unwrap_or("no message").trim());
     }
-    Ok(seconds)
+    Ok(())
 }
 
 fn judge_file(original: &Picture, made: &Made, palettes: &[Palette]) -> Result<Judged> {
