@@ -54,7 +54,7 @@ impl TargetColors {
 
     /// ΔE2000 to the nearest colour; `None` when there is none.
     ///
-    /// Only colours within [`SHORT_LIST`] of the nearest by CIE94 are compared by ΔE2000, which costs twenty times as
+    /// Only colours within 1.4 times the nearest one's distance by CIE94 are compared by ΔE2000, which costs twenty times as
     /// much. That agrees with a full search but for a few colours far from all targets.
     pub fn nearest(&self, lab: Lab) -> Option<f32> {
         let chroma = lab.chroma();
