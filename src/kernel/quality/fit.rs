@@ -54,8 +54,8 @@ impl TargetColors {
 
     /// ΔE2000 to the nearest colour; `None` when there is none.
     ///
-    /// Only colours within 1.4 times the nearest one's distance by CIE94 are compared by ΔE2000, which costs twenty times as
-    /// much. That agrees with a full search but for a few colours far from all targets.
+    /// Only colours within 1.4 times the nearest one's distance by CIE94 are compared by ΔE2000, which costs far more.
+    /// That agrees with a full search but for a few colours far from all targets.
     pub fn nearest(&self, lab: Lab) -> Option<f32> {
         let chroma = lab.chroma();
         let roughly = |&color: &Lab| delta_e_94_squared(lab, chroma, color);
