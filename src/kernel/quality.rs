@@ -1,34 +1,170 @@
-//! stub
-use super::model::LabPlanes;
-/// pairs
-pub struct NeighborPairs { pairs: Vec<(u32,u32)> }
-impl NeighborPairs {
-    /// new
-    pub fn new(colors: &[u32], limit: usize) -> Self {
-        let ranks = super::unique::Ranks::of(colors);
-        let mut all = Vec::new();
-        for (i, &c) in colors.iter().enumerate() {
-            let [r,g,b,_] = c.to_le_bytes();
-            let k = (r as usize) << 16 | (g as usize) << 8 | b as usize;
-            if r < 255 && let Some(j) = ranks.find(k + 65536) { all.push((i as u32, j)); }
-            if g < 255 && let Some(j) = ranks.find(k + 256) { all.push((i as u32, j)); }
-            if b < 255 && let Some(j) = ranks.find(k + 1) { all.push((i as u32, j)); }
-        }
-        let step = all.len().div_ceil(limit).max(1);
-        Self { pairs: all.into_iter().step_by(step).collect() }
-    }
-    /// len
-    pub fn len(&self) -> usize { self.pairs.len() }
-    /// iter
-    pub fn iter(&self) -> impl Iterator<Item=(u32,u32)> + '_ { self.pairs.iter().copied() }
+//! What a variation is worth, in figures: tears, fit to the palette, light order, structure, noise, gamut.
+//!
+//! Everything here is arithmetic on slices. A *colour list* is a slice of packed pixels (red in the lowest byte, see
+//! [`super::image::pack_rgba`]) without repeats, in any order; its *counts* and its *mapped* colours are slices in
+//! the same order. A *raster* is a slice of packed pixels, row-major. A slice shorter than the one it belongs to is
+//! a mistake of the caller and panics like any index; nothing read from a file decides a length.
+//!
+//! | figure | function | unit |
+//! |---|---|---|
+//! | mapping gain | [`gain::NeighborPairs`] | ratio of CIELAB distances |
+//! | tears in a raster | [`gain::tear`] | the same, over neighbouring pixels |
+//! | noise gain | [`noise::noise_gain`] | ratio of standard deviations |
+//! | palette distance | [`fit::palette_distance`] | mean ΔE2000 |
+//! | coverage | [`fit::coverage`] | share of the area |
+//! | fidelity | [`fit::fidelity`] | mean ΔE2000 |
+//! | clipping, hue drift | [`fit::gamut_fit`] | share, degrees |
+//! | lightness correlation | [`tone::lightness_correlation`] | −1..=1 |
+//! | neighbour order | [`tone::neighbor_order`] | pairs kept of pairs |
+//! | ramps, banding | [`tone::ramp_inversions`], [`tone::levels_kept`] | steps, share |
+//! | structure | [`structure::ssim_l`] | SSIM |
+//! | alpha, identity | [`structure::alpha_identical`], [`structure::max_channel_difference`] | yes or no, codes |
+//!
+//! [`report::judge`] gathers what can be said of any tool's output. Results do not depend on the number of threads:
+//! parallel parts count integers or keep their order.
+
+pub mod fit;
+pub mod gain;
+pub mod noise;
+pub mod report;
+pub mod sample;
+pub mod structure;
+pub mod tone;
+
+use rayon::prelude::*;
+
+use super::color::{DECODE, Lab};
+
+/// Colours converted together; small enough for registers and the first cache, large enough to vectorise.
+const BLOCK: usize = 16;
+
+/// CIELAB planes of one block.
+struct LabBlock {
+    l: [f32; BLOCK],
+    a: [f32; BLOCK],
+    b: [f32; BLOCK],
 }
-/// gain
-pub fn predicted_gain(before: &LabPlanes, after: &LabPlanes, pairs: &[(u32,u32)]) -> f32 {
-    let mut gains: Vec<f32> = pairs.iter().map(|&(i,j)| {
-        let d = before.get(i as usize).distance(before.get(j as usize)).max(0.3);
-        after.get(i as usize).distance(after.get(j as usize)) / d
-    }).collect();
-    if gains.is_empty() { return 1.0; }
-    let at = ((gains.len() as f64 * 0.999) as usize).min(gains.len() - 1);
-    *gains.select_nth_unstable_by(at, f32::total_cmp).1
+
+impl LabBlock {
+    /// Same values as [`super::color::Rgb8::lab`]; table look-ups and arithmetic in separate loops, so that the
+    /// second one vectorises.
+    #[inline]
+    fn new(packed: &[u32; BLOCK]) -> Self {
+        let decode = &*DECODE;
+        let mut linear = [[0.0f32; BLOCK]; 3];
+        for (i, &p) in packed.iter().enumerate() {
+            let [r, g, b, _] = p.to_le_bytes();
+            linear[0][i] = decode[r as usize];
+            linear[1][i] = decode[g as usize];
+            linear[2][i] = decode[b as usize];
+        }
+        let labs: [Lab; BLOCK] = std::array::from_fn(|i| Lab::from_linear([linear[0][i], linear[1][i], linear[2][i]]));
+        Self { l: labs.map(|lab| lab.l), a: labs.map(|lab| lab.a), b: labs.map(|lab| lab.b) }
+    }
+}
+
+/// Appends the CIELAB value of every packed pixel.
+fn extend_with_labs(packed: &[u32], out: &mut Vec<Lab>) {
+    out.reserve(packed.len());
+    for chunk in packed.chunks(BLOCK) {
+        let mut block = [0u32; BLOCK];
+        block[..chunk.len()].copy_from_slice(chunk);
+        let lab = LabBlock::new(&block);
+        out.extend((0..chunk.len()).map(|i| Lab { l: lab.l[i], a: lab.a[i], b: lab.b[i] }));
+    }
+}
+
+/// The nearest-rank quantile, `q` in 0..=1; reorders `values`. `None` when there are none.
+fn quantile(values: &mut [f32], q: f64) -> Option<f32> {
+    let rank = ((q * values.len() as f64).ceil() as usize).max(1) - 1;
+    let last = values.len().checked_sub(1)?;
+    let (_, value, _) = values.select_nth_unstable_by(rank.min(last), f32::total_cmp);
+    Some(*value)
+}
+
+/// Rows handed to one thread at a time; fixed, so that the cut never depends on the machine.
+const BAND_ROWS: usize = 32;
+
+/// Two neighbouring pixels of the original, and the same two of the variation.
+struct PixelPair {
+    before: [Lab; 2],
+    after: [Lab; 2],
+}
+
+/// Visits every pair of 4-neighbours of which both are visible in the original (alpha above 0), band after band;
+/// one accumulator per band, top band first.
+fn visit_neighbors<A: Default + Send>(
+    original: &[u32],
+    variation: &[u32],
+    width: usize,
+    visit: impl Fn(&mut A, PixelPair) + Sync,
+) -> Vec<A> {
+    let width = width.max(1);
+    let height = original.len().min(variation.len()) / width;
+    (0..height.div_ceil(BAND_ROWS))
+        .into_par_iter()
+        .map(|band| {
+            let first = band * BAND_ROWS;
+            // One row more than the band owns, for the pairs that cross its lower edge.
+            let owned = BAND_ROWS.min(height - first);
+            let rows = (BAND_ROWS + 1).min(height - first);
+            let span = first * width..(first + rows) * width;
+            let source = &original[span.clone()];
+            let (mut before, mut after) = (Vec::new(), Vec::new());
+            extend_with_labs(source, &mut before);
+            extend_with_labs(&variation[span], &mut after);
+            let visible = |i: usize| source[i] >> 24 != 0;
+            let mut state = A::default();
+            let mut pair = |i: usize, j: usize| {
+                if visible(i) && visible(j) {
+                    visit(&mut state, PixelPair { before: [before[i], before[j]], after: [after[i], after[j]] });
+                }
+            };
+            for y in 0..owned {
+                for x in 0..width {
+                    let i = y * width + x;
+                    if x + 1 < width {
+                        pair(i, i + 1);
+                    }
+                    if y + 1 < rows {
+                        pair(i, i + width);
+                    }
+                }
+            }
+            state
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::color::Rgb8;
+
+    #[test]
+    fn blocks_convert_as_single_colors_do() {
+        let packed: Vec<u32> =
+            (0..1000u32).map(|i| Rgb8::new((i * 7) as u8, (i * 13) as u8, (i / 4) as u8).packed()).collect();
+        let mut labs = Vec::new();
+        extend_with_labs(&packed, &mut labs);
+        assert_eq!(labs, packed.iter().map(|&p| Rgb8::from_packed(p).lab()).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn quantiles_are_nearest_ranks() {
+        let mut values: Vec<f32> = (1..=1000).rev().map(|v| v as f32).collect();
+        assert_eq!(quantile(&mut values, 0.5), Some(500.0));
+        assert_eq!(quantile(&mut values, 0.999), Some(999.0));
+        assert_eq!(quantile(&mut values, 1.0), Some(1000.0));
+        assert_eq!(quantile(&mut [7.0], 0.999), Some(7.0));
+        assert_eq!(quantile(&mut [], 0.5), None);
+    }
+
+    #[test]
+    fn every_pair_of_neighbors_is_visited_once_across_bands() {
+        let (width, height) = (7, 2 * BAND_ROWS + 5);
+        let raster = vec![u32::MAX; width * height];
+        let pairs: u64 = visit_neighbors(&raster, &raster, width, |n: &mut u64, _| *n += 1).iter().sum();
+        assert_eq!(pairs as usize, (width - 1) * height + width * (height - 1));
+    }
 }
