@@ -261,38 +261,33 @@ fn reduce(raster: &Raster, out_w: u32, out_h: u32) -> Vec<u32> {
     let (w, h) = (raster.width() as usize, raster.height() as usize);
     let (out_w, out_h) = (out_w as usize, out_h as usize);
     let columns: Vec<Span> = (0..out_w).map(|x| Span::new(x, out_w, w)).collect();
-    let mut light = vec![[0f32; 4]; w];
-    let mut narrow = vec![[0f32; 4]; out_w];
-    let mut sum = vec![[0f32; 4]; out_w];
+    let [mut red, mut green, mut blue, mut alpha] = std::array::from_fn(|_| vec![0f32; w]);
     let mut out = Vec::with_capacity(out_w * out_h);
-    // Rows are visited in order; a row on the border between two output rows is reduced once and counted in both.
-    let mut reduced = usize::MAX;
+    // Down first, across second, one plane a channel: the first pass touches every pixel, and in this form the
+    // compiler turns it into vector code.
     for y in 0..out_h {
-        let rows = Span::new(y, out_h, h);
-        sum.fill([0.0; 4]);
-        for (source, weight) in rows.weights() {
-            if reduced != source {
-                for (light, &p) in light.iter_mut().zip(&raster.pixels()[source * w..(source + 1) * w]) {
-                    let [r, g, b, a] = p.to_le_bytes().map(f32::from);
-                    *light = [r * r * a, g * g * a, b * b * a, a];
-                }
-                for (narrow, span) in narrow.iter_mut().zip(&columns) {
-                    *narrow = span.average(&light);
-                }
-                reduced = source;
-            }
-            for (sum, narrow) in sum.iter_mut().zip(&narrow) {
-                for (s, n) in sum.iter_mut().zip(narrow) {
-                    *s += n * weight;
-                }
+        for plane in [&mut red, &mut green, &mut blue, &mut alpha] {
+            plane.fill(0.0);
+        }
+        for (source, weight) in Span::new(y, out_h, h).weights() {
+            let row = &raster.pixels()[source * w..(source + 1) * w];
+            let planes = red.iter_mut().zip(&mut green).zip(&mut blue).zip(&mut alpha);
+            for ((((red, green), blue), alpha), &p) in planes.zip(row) {
+                let code = |shift: u32| ((p >> shift) & 255) as i32 as f32;
+                let (r, g, b, opacity) = (code(0), code(8), code(16), code(24) * weight);
+                *red += r * r * opacity;
+                *green += g * g * opacity;
+                *blue += b * b * opacity;
+                *alpha += opacity;
             }
         }
-        out.extend(sum.iter().map(|&[r, g, b, a]| {
+        out.extend(columns.iter().map(|span| {
+            let a = span.average(&alpha);
             if a <= 0.0 {
                 return 0;
             }
-            let code = |v: f32| ((v / a).sqrt() + 0.5) as u8;
-            pack_rgba(code(r), code(g), code(b), (a + 0.5) as u8)
+            let code = |plane: &[f32]| ((span.average(plane) / a).sqrt() + 0.5) as u8;
+            pack_rgba(code(&red), code(&green), code(&blue), (a + 0.5) as u8)
         }));
     }
     out
@@ -335,18 +330,10 @@ impl Span {
         })
     }
 
-    #[inline]
-    fn average(self, line: &[[f32; 4]]) -> [f32; 4] {
-        let mut sum = line[self.first].map(|v| v * self.first_weight);
-        if self.last > self.first {
-            let inner = line[self.first + 1..self.last].iter().map(|p| (p, self.weight));
-            for (p, weight) in inner.chain(std::iter::once((&line[self.last], self.last_weight))) {
-                for (s, v) in sum.iter_mut().zip(p) {
-                    *s += v * weight;
-                }
-            }
-        }
-        sum
+    fn average(self, line: &[f32]) -> f32 {
+        let ends = line[self.first] * self.first_weight + line[self.last] * self.last_weight;
+        let inner = line.get(self.first + 1..self.last).unwrap_or_default();
+        ends + inner.iter().sum::<f32>() * self.weight
     }
 }
 
@@ -397,6 +384,7 @@ impl Canvas {
             let edge = |i: u32| (u64::from(strip.width) * u64::from(i) / u64::from(count)) as u32;
             let field = Rect { x: strip.x + edge(i), width: edge(i + 1) - edge(i), ..strip };
             self.fill(field, color);
+            self.outline(field, color);
             let text = color.to_string();
             let width = codes.width(&text);
             if width <= field.width as f32 - 4.0 {
@@ -404,6 +392,13 @@ impl Canvas {
                 let baseline = field.y + (field.height + codes.capital_px().round() as u32) / 2;
                 self.text(codes, &text, field.x as f32 + (field.width as f32 - width) / 2.0, baseline, ink);
             }
+        }
+    }
+
+    /// A hairline along the upper and lower edge, so that a field as light as the paper does not dissolve.
+    fn outline(&mut self, field: Rect, color: Rgb8) {
+        for y in [field.y, field.y + field.height - 1] {
+            self.row(field.x, y, field.width).fill(blend(color, Rgb8::new(0x80, 0x80, 0x80), 90));
         }
     }
 
