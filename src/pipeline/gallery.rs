@@ -82,11 +82,13 @@ pub fn html(manifest: &Manifest, original: &Preview, image_colors: &[(Rgb8, f64)
         };
         match slot {
             "script-hash" => out.push_str(&SCRIPT_HASH),
-            "title" => put!(out, "{} in {}", Text(name), words::count(cards.len(), "palette", "palettes")),
+            "title" => put!(out, "{}: {}", Text(name), words::count(cards.len(), "variation", "variations")),
             "css" => out.push_str(STYLE),
+            // One pixel more than the box, or the checkerboard shines through where the box ends between two pixels.
             "original-rule" => put!(
                 out,
-                ".original {{ background: url(\"{}\") 0 0 / 100% 100% no-repeat, {CHECKER}; }}",
+                ":root {{ --frame: {:.4}; }}\n.original {{ background: url(\"{}\") 0 0 / calc(100% + 1px) calc(100% + 1px) no-repeat, {CHECKER}; }}",
+                Frame::of(original).bounded_ratio(),
                 Data(original)
             ),
             "js" => out.push_str(SCRIPT),
@@ -300,7 +302,7 @@ fn timings(out: &mut String, manifest: &Manifest) {
 
 fn card(out: &mut String, card: &Card<'_>, source: &str, before: Frame, open: bool) {
     let made = card.entries.iter().find(|e| e.error.is_none());
-    put!(out, "<article class=\"card\" style=\"--frame:{0:.4};--frame-number:{0:.4}\">\n", before.bounded_ratio());
+    out.push_str("<article class=\"card\">\n");
     match (card.preview, card.entries.iter().find_map(|e| e.error.as_ref()).filter(|_| failed(card))) {
         (Some(preview), _) => compare(out, card, preview, source, before),
         (None, Some(error)) => put!(
