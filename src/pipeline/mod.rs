@@ -1,5 +1,6 @@
 //! From bytes to bytes: decode, model, recolour, encode, and say what happened.
 
+pub mod contact_sheet;
 pub mod decode;
 pub mod encode;
 pub mod gallery;
