@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::pipeline::job::Format;
+use crate::pipeline::palette_file::MAX_PALETTES;
 use crate::pipeline::run::RunOptions;
 
 /// What every variable's name begins with.
@@ -55,7 +56,7 @@ settings! {
     /// Most bytes a source file may have. Checked before it is read.
     max_source_bytes: u64 = 256 << 20, Accepts::Whole { min: 1, max: 16 << 30 };
     /// Most palettes a job may have.
-    max_palettes: usize = 64, Accepts::Whole { min: 1, max: 4_096 };
+    max_palettes: usize = 64, Accepts::Whole { min: 1, max: MAX_PALETTES as u64 };
     /// Most outputs (format and size) a job may ask of every variation.
     max_outputs: usize = 16, Accepts::Whole { min: 1, max: 256 };
     /// Most iterations of k-means; it stops earlier once nothing moves.

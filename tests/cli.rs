@@ -144,22 +144,20 @@ fn more_palettes_or_outputs_than_the_limits_are_refused() {
     let place = prepared();
     let base = ["render", "picture.png", "--out", "o"];
     for (flags, text) in [
-        (
-            &["--generate", "65"][..],
-            "--generate: 65 palettes are more than 64; give fewer or raise CONCEPT_MAX_PALETTES",
-        ),
+        (&["--generate", "65"][..], "65 is not in 1..=64"),
         (&["--size", "1,2,3,4,5,6", "--format", "png,jpeg,webp"], "18 outputs of every variation are more than 16"),
     ] {
         let err = refusal(&place, &[&base[..], flags].concat());
         assert!(err.contains(text), "{flags:?}: {err}");
     }
-    let said = place.run_with(
-        &["render", "picture.png", "--out", "o", "--palettes", "colors.hex", "--palettes", "colors.hex"],
-        &[("CONCEPT_MAX_PALETTES", "1")],
-        b"",
-    );
-    assert_eq!(said.code, Some(2));
-    assert!(said.err.contains("--palettes: 2 palettes are more than 1"), "{}", said.err);
+    for (flags, text) in [
+        (&["--generate", "2"][..], "--generate: 2 palettes are more than 1; give fewer or raise CONCEPT_MAX_PALETTES"),
+        (&["--palettes", "colors.hex", "--palettes", "colors.hex"], "--palettes: 2 palettes are more than 1; give"),
+    ] {
+        let said = place.run_with(&[&base[..], flags].concat(), &[("CONCEPT_MAX_PALETTES", "1")], b"");
+        assert_eq!(said.code, Some(2));
+        assert!(said.err.contains(text), "{}", said.err);
+    }
 }
 
 #[test]
@@ -186,13 +184,18 @@ fn what_this_version_lacks_is_named_with_what_to_leave_out() {
 fn jobs_that_cannot_be_read_or_placed_are_refused() {
     let place = prepared();
     for (job, args, text) in [
-        ("{", &[][..], "job.json: not a job: "),
-        (r#"{"palettes": []}"#, &[], "missing field `source`"),
+        ("{", &[][..], "job.json: the job cannot be read: "),
+        (r#"{"job_id": "x"}"#, &[], "missing field `source`"),
         (r#"{"source": "picture.png", "colour": 1}"#, &[], "unknown field `colour`"),
-        (r#"{"source": "picture.png", "job_id": "../x"}"#, &[], "job_id begins with a dot, and it names a folder"),
-        (r#"{"source": "picture.png", "user_id": "a/b"}"#, &[], "user_id contains a slash"),
+        (
+            r#"{"source": "picture.png", "job_id": "../x"}"#,
+            &[],
+            "the job's job_id: it begins with a dot, and it names a folder",
+        ),
+        (r#"{"source": "picture.png", "user_id": "a/b"}"#, &[], "the job's user_id: it contains a slash"),
         (r#"{"source": "picture.png"}"#, &[], "the job names no destination; add --out DIR"),
-        (r#"{"source": ""}"#, &["--out", "o"], "source: is empty; name a picture file"),
+        (r#"{"source": ""}"#, &["--out", "o"], "the job's source: it is empty"),
+        (r#"{"source": "-"}"#, &["--out", "o"], "source: a job reads no picture from standard input"),
         (r#"{"source": "none.png"}"#, &["--out", "o"], "source: no file at none.png"),
         (r#"{"source": "file:///no/such.png"}"#, &["--out", "o"], "source: no file at /no/such.png"),
         (r#"{"source": "file://host/x.png"}"#, &["--out", "o"], "not an address of a local file"),
@@ -203,7 +206,7 @@ fn jobs_that_cannot_be_read_or_placed_are_refused() {
         (r#"{"source": "picture.png", "destination": "gs://b/../../x"}"#, &[], "destination: "),
         (r#"{"source": "picture.png", "destination": "s3://b/x"}"#, &[], "s3:// is not supported"),
     ] {
-        place.write("job.json", job);
+        place.write("job.json", job.replacen('}', r#", "palettes": {"generate": 7}}"#, 1));
         let err = refusal(&place, &[&["job", "job.json"], args].concat());
         assert!(err.contains(text), "{job}: {err}");
     }
@@ -213,7 +216,7 @@ fn jobs_that_cannot_be_read_or_placed_are_refused() {
 #[test]
 fn bucket_names_need_local_storage() {
     let place = prepared();
-    place.write("job.json", r#"{"source": "gs://bases/x.png"}"#);
+    place.write("job.json", r#"{"source": "gs://bases/x.png", "palettes": {"generate": 7}}"#);
     for storage in ["gcs", "memory"] {
         let said = place.run_with(&["job", "job.json", "--out", "o"], &[("CONCEPT_STORAGE", storage)], b"");
         assert_eq!(said.code, Some(2));

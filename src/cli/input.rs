@@ -8,11 +8,6 @@ use concept_worker::config::Bucket;
 
 use super::CliError;
 
-/// Most bytes of a palette file; the largest real ones have some thousand colours.
-pub const MAX_PALETTE_FILE_BYTES: u64 = 4 << 20;
-/// Most bytes of a job message: what Pub/Sub carries.
-pub const MAX_JOB_BYTES: u64 = 10_000_000;
-
 /// A file to read: which argument named it, and what a person can do when it is too large.
 pub struct Input<'a> {
     /// The argument, such as `IMAGE` or `--palettes`.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use concept_worker::config::{Config, Storage};
-use concept_worker::pipeline::job::Job;
+use concept_worker::pipeline::job::{Job, MAX_JOB_BYTES};
 use concept_worker::pipeline::run;
 
 use super::finish::{self, Run};
@@ -37,15 +37,15 @@ pub fn job(args: &JobArgs) -> Result<ExitCode, CliError> {
 fn read(path: &Path) -> Result<Job, CliError> {
     let input = Input {
         argument: "JOB.json",
-        limit: input::MAX_JOB_BYTES,
-        too_large: "a job message names its picture, it does not carry it",
+        limit: MAX_JOB_BYTES as u64,
+        too_large: "a job names its picture, it does not carry it",
     };
     let bytes = input.read(path)?;
-    let wrong = |error: &dyn std::fmt::Display| CliError::Usage(format!("{}: not a job: {error}", path.display()));
-    let job: Job = serde_json::from_slice(&bytes).map_err(|error| wrong(&error))?;
+    let wrong = |problem: String| CliError::Usage(format!("{}: {problem}", path.display()));
+    let job = Job::from_json(&bytes).map_err(|error| wrong(error.to_string()))?;
     for (field, id) in [("job_id", &job.job_id), ("user_id", &job.user_id)] {
         if let Some(Err(problem)) = id.as_deref().map(input::parse_name) {
-            return Err(wrong(&format_args!("{field} {problem}")));
+            return Err(wrong(format!("the job's {field}: it {problem}")));
         }
     }
     Ok(job)
@@ -55,8 +55,7 @@ fn read(path: &Path) -> Result<Job, CliError> {
 fn source_path(source: &str, config: &Config) -> Result<PathBuf, CliError> {
     let usage = |problem: String| CliError::Usage(format!("source: {problem}"));
     match source.split_once("://") {
-        None if source.is_empty() => Err(usage("is empty; name a picture file or gs://bucket/name".into())),
-        None if source == "-" => Err(usage("a job cannot read standard input; name a file, such as ./-".into())),
+        None if source == "-" => Err(usage("a job reads no picture from standard input; name a file".into())),
         None => Ok(source.into()),
         Some(("gs", _)) => input::local_object(storage_root(config, source)?, source).map_err(usage),
         Some(("file", _)) => input::file_address(source).map_err(usage),
@@ -87,7 +86,7 @@ fn destination(job: &Job, config: &Config) -> Result<PathBuf, CliError> {
 /// `<destination>/<user_id>/<job_id>`, as everywhere.
 fn own_folder(destination: &Path, job: &Job, source: &[u8]) -> Result<PathBuf, CliError> {
     let id = run::job_id(job, source);
-    let id = input::parse_name(&id).map_err(|problem| CliError::Usage(format!("job_id {problem}")))?;
+    let id = input::parse_name(&id).map_err(|problem| CliError::Usage(format!("the job's job_id: it {problem}")))?;
     Ok(destination.join(job.user_id.as_deref().unwrap_or("_")).join(id))
 }
 

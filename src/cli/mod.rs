@@ -18,6 +18,7 @@ use std::process::ExitCode;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use concept_worker::kernel::harmony::MAX_HARMONIES;
 use concept_worker::kernel::palette::MAX_COLORS;
 use concept_worker::pipeline::job::{Chroma, Dither, Effort, Format, Mode};
 
@@ -53,7 +54,7 @@ pub struct RenderArgs {
     #[arg(short, long, value_name = "FILE")]
     pub palettes: Vec<PathBuf>,
     /// Make N harmonic palettes from the picture's own colours instead [without --palettes: 7]
-    #[arg(short, long, value_name = "N", conflicts_with = "palettes", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(short, long, value_name = "N", conflicts_with = "palettes", value_parser = clap::value_parser!(u32).range(1..=MAX_HARMONIES as i64))]
     pub generate: Option<u32>,
     /// Folder for the results; made when it does not exist
     #[arg(short, long, value_name = "DIR")]

@@ -22,6 +22,7 @@ pub fn render(args: &RenderArgs) -> Result<ExitCode, CliError> {
     let (environment, screen) = start::start(&args.common)?;
     let config = environment.config;
     let job = job(args, &config)?;
+    job.validate().map_err(|error| CliError::Usage(error.to_string()))?;
     finish::refuse_unavailable(&job)?;
     if let (PaletteRequest::Generate(request), None, false) = (&job.palettes, args.generate, args.common.quiet) {
         note(&format!("no --palettes given: making {} from the picture's own colours", request.generate));
@@ -73,7 +74,7 @@ fn palettes(args: &RenderArgs, config: &Config) -> Result<PaletteRequest, CliErr
     for path in &args.palettes {
         let input = Input {
             argument: "--palettes",
-            limit: input::MAX_PALETTE_FILE_BYTES,
+            limit: palette_file::MAX_FILE_BYTES as u64,
             too_large: "a palette file is small; check that this is one",
         };
         let bytes = input.read(path)?;
@@ -84,9 +85,6 @@ fn palettes(args: &RenderArgs, config: &Config) -> Result<PaletteRequest, CliErr
         if list.len() > most {
             return Err(too_many("--palettes", list.len()));
         }
-    }
-    if list.is_empty() {
-        return Err(CliError::Usage("--palettes: no palette in any file; add one, or use --generate 7".into()));
     }
     Ok(PaletteRequest::List(list))
 }
