@@ -379,10 +379,11 @@ impl Environment {
         let mut text = String::new();
         for variable in variables() {
             let (value, usual) = (plain(&self.config.value(&variable)), plain(&default.value(&variable)));
-            let source = if self.is_set(&variable.name) {
-                format!("from the environment; default {}", if usual.is_empty() { "none" } else { &usual })
-            } else {
-                "default".into()
+            let source = match (self.is_set(&variable.name), usual.as_str()) {
+                (false, "") => "unset".to_owned(),
+                (false, _) => "default".to_owned(),
+                (true, "") => "from the environment; unset by default".to_owned(),
+                (true, usual) => format!("from the environment; default {usual}"),
             };
             text += &format!("{}={value}  ({source})\n    {}\n", variable.name, variable.meaning);
             text += &format!("    Takes {}.\n", variable.accepts);

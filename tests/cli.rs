@@ -102,7 +102,7 @@ fn files_that_may_not_be_read_are_refused() {
     use std::os::unix::fs::PermissionsExt;
     let place = prepared();
     let path = place.path("picture.png");
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o0)).unwrap();
     // Nothing is forbidden to root.
     if std::fs::read(&path).is_err() {
         let err = refusal(&place, &["palette", "picture.png"]);

@@ -29,6 +29,7 @@ pub struct Run {
 
 /// Runs the job and prints the summary or the manifest. The exit code is 0 only when every variation was made.
 pub fn run(run: &Run, screen: &MultiProgress) -> Result<ExitCode, CliError> {
+    tracing::info!("{}: {} bytes, {} threads", run.job.source, run.source.len(), rayon::current_num_threads());
     let progress = Progress::new(screen, run.quiet || run.json);
     let result = run::run(&run.job, &run.source, &run.out, &run.options, &|event| progress.observe(event));
     progress.finish();

@@ -23,7 +23,8 @@ impl Progress {
     pub fn observe(&self, event: Event) {
         match event {
             Event::Planned { total } => {
-                self.0.set_style(style("{wide_bar} {pos}/{len}  {elapsed}, {eta} left  {msg}"));
+                self.0.set_style(style("{bar:32} {pos}/{len}  {elapsed}, {eta} left  {wide_msg}"));
+                self.0.set_message("");
                 self.0.set_length(total as u64);
                 self.0.reset_eta();
             }

@@ -184,3 +184,75 @@ pub fn parse_strength(text: &str) -> Result<f32, String> {
         _ => Err("give a number from 0 (unchanged) to 1 (the palette in full)".into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use concept_worker::kernel::color::Rgb8;
+    use concept_worker::kernel::palette::Role;
+    use concept_worker::pipeline::job::{Chroma, Dither};
+
+    use super::*;
+    use crate::cli::{Arguments, Command};
+
+    fn job_of(flags: &[&str]) -> Job {
+        let base = ["concept-worker", "render", "a.png", "--out", "o"];
+        let Command::Render(args) = Arguments::try_parse_from(base.iter().chain(flags)).unwrap().command else {
+            panic!("render was asked for");
+        };
+        job(&args, &Config::default()).unwrap()
+    }
+
+    #[test]
+    fn without_flags_the_job_asks_for_seven_palettes_and_leaves_the_rest_to_the_defaults() {
+        let plain: Job = serde_json::from_str(r#"{"source": "a.png", "palettes": {"generate": 7}}"#).unwrap();
+        assert_eq!(job_of(&[]), plain);
+    }
+
+    #[test]
+    fn every_flag_reaches_its_field_of_the_job() {
+        let flags = "--generate 3 --mode exact --strength 0.5 --dither blue-noise --job-id j --user-id u";
+        let job = job_of(&flags.split(' ').collect::<Vec<_>>());
+        assert_eq!(job.palettes, PaletteRequest::Generate(GenerateRequest { generate: 3 }));
+        assert_eq!(job.recolor, RecolorRequest { mode: Mode::Exact, strength: 0.5, dither: Dither::BlueNoise });
+        assert_eq!((job.job_id.as_deref(), job.user_id.as_deref()), (Some("j"), Some("u")));
+    }
+
+    #[test]
+    fn an_output_flag_alone_acts_on_the_format_of_the_settings() {
+        let outputs = job_of(&["--effort", "small"]).outputs;
+        assert_eq!((outputs.len(), outputs[0].format, outputs[0].max_dimension), (1, Format::Png, None));
+    }
+
+    #[test]
+    fn an_output_carries_only_the_fields_that_its_format_has() {
+        let flags =
+            "--format png,jpeg,webp,png --size 64 --size original --size 64 --quality 70 --progressive --chroma 444";
+        let outputs = job_of(&flags.split(' ').collect::<Vec<_>>()).outputs;
+        let formats = [Format::Png, Format::Jpeg, Format::Webp];
+        let wanted = formats.iter().flat_map(|format| {
+            [Some(64), None].map(|max_dimension| OutputRequest {
+                format: *format,
+                quality: (*format != Format::Png).then_some(70),
+                max_dimension,
+                lossless: false,
+                progressive: *format == Format::Jpeg,
+                chroma: if *format == Format::Jpeg { Chroma::Full } else { Chroma::Auto },
+                effort: Default::default(),
+            })
+        });
+        assert_eq!(outputs, wanted.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_palette_comes_through_a_job_unchanged() {
+        let [dark, light, other] = [Rgb8::new(38, 70, 83), Rgb8::new(233, 196, 106), Rgb8::new(1, 2, 3)];
+        let palette = Palette::new("Brand", [dark, light])
+            .and_then(|p| p.with_roles([(Role::Background, light)]))
+            .and_then(|p| p.with_pins([(other, dark)]))
+            .unwrap()
+            .protecting([other])
+            .described(Some("for spring".into()));
+        assert_eq!(palette_file::from_spec(0, &spec(&palette)), Ok(palette));
+    }
+}
