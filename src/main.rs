@@ -1,1 +1,24 @@
-fn main() {}
+//! The command line's table of contents.
+
+mod cli;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use cli::{Arguments, Command};
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        // Any number of palettes applied to one picture.
+        Command::Render(args) => cli::render::render(&args),
+        // The same from a job message.
+        Command::Job(args) => cli::job::job(&args),
+        // The picture's own palette.
+        Command::Palette(args) => cli::palette::palette(&args),
+        // The settings in force.
+        Command::Config(args) => cli::settings::settings(&args),
+        // A script for the shell.
+        Command::Completions(args) => cli::settings::completions(&args),
+    };
+    done.unwrap_or_else(|error| error.report())
+}

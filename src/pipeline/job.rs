@@ -6,6 +6,42 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::palette_file::MAX_PALETTES;
+use crate::kernel::harmony::MAX_HARMONIES;
+
+/// The largest job message that is read, bytes.
+pub const MAX_JOB_BYTES: usize = 4 << 20;
+
+/// Why a job was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum JobError {
+    /// More bytes than [`MAX_JOB_BYTES`].
+    #[error("the job has {bytes} bytes; the limit is {MAX_JOB_BYTES}; send fewer palettes, or check that it is a job")]
+    TooLarge {
+        /// Size of the message.
+        bytes: usize,
+    },
+    /// Not JSON, or not a job's fields and values.
+    #[error("the job cannot be read: {message} at line {line}, column {column}")]
+    Json {
+        /// Line, from 1.
+        line: usize,
+        /// Column, from 1.
+        column: usize,
+        /// What the JSON reader met.
+        message: String,
+    },
+    /// A field holds what it must not.
+    #[error("the job's {field}: {problem}")]
+    Field {
+        /// Path of the field.
+        field: String,
+        /// What, and what to do about it.
+        problem: String,
+    },
+}
+
 /// One request: a source picture and what to make of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -39,6 +75,96 @@ pub struct Job {
     /// Where results go: `gs://bucket/prefix`, or on the command line a directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub destination: Option<String>,
+}
+
+impl Job {
+    /// Reads one job message and checks it with [`Job::validate`].
+    ///
+    /// # Errors
+    /// [`JobError`] names the line or the field, and the cure.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, JobError> {
+        if bytes.len() > MAX_JOB_BYTES {
+            return Err(JobError::TooLarge { bytes: bytes.len() });
+        }
+        let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
+        let job: Self = serde_json::from_slice(bytes).map_err(|e| {
+            explain_palettes(bytes).unwrap_or_else(|| {
+                // The position is said once, in our own words.
+                let message = e.to_string();
+                let message = message.split(" at line ").next().unwrap_or_default().to_owned();
+                JobError::Json { line: e.line(), column: e.column(), message }
+            })
+        })?;
+        job.validate()?;
+        Ok(job)
+    }
+
+    /// Checks what the types cannot: that there is something to make, and the range of every number. The palettes'
+    /// own colours are not checked here: a bad palette is a failed variation beside the good ones.
+    ///
+    /// # Errors
+    /// [`JobError::Field`] with the path of the field.
+    pub fn validate(&self) -> Result<(), JobError> {
+        let wrong = |field: String, problem: String| Err(JobError::Field { field, problem });
+        if self.source.trim().is_empty() {
+            return wrong("source".into(), "it is empty; write gs://bucket/name or a file's path".into());
+        }
+        let keep = self.background.action == BackgroundAction::Keep && !self.background.matte;
+        match &self.palettes {
+            PaletteRequest::List(list)
+                if list.is_empty() && self.effects.is_empty() && self.steps.is_empty() && keep =>
+            {
+                return wrong(
+                    "palettes".into(),
+                    "there is nothing to make; list palettes, or write {\"generate\": 7}".into(),
+                );
+            }
+            PaletteRequest::List(list) if list.len() > MAX_PALETTES => {
+                let problem = format!("there are {}; the limit is {MAX_PALETTES}; split the job", list.len());
+                return wrong("palettes".into(), problem);
+            }
+            PaletteRequest::Generate(GenerateRequest { generate })
+                if !(1..=MAX_HARMONIES as u32).contains(generate) =>
+            {
+                return wrong("palettes.generate".into(), format!("{generate} is not in 1 to {MAX_HARMONIES}"));
+            }
+            _ => {}
+        }
+        // Not `<`: NaN is refused too.
+        if !(0.0..=1.0).contains(&self.recolor.strength) {
+            let problem =
+                format!("{} is not in 0 (the picture as it is) to 1 (the palette in full)", self.recolor.strength);
+            return wrong("recolor.strength".into(), problem);
+        }
+        for (i, output) in self.outputs.iter().enumerate() {
+            if let Some(quality) = output.quality
+                && !(1..=100).contains(&quality)
+            {
+                return wrong(format!("outputs[{i}].quality"), format!("{quality} is not in 1 to 100"));
+            }
+            if output.max_dimension == Some(0) {
+                return wrong(format!("outputs[{i}].max_dimension"), "0 pixels; leave it out for the full size".into());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Serde answers a misspelt palette field with "no variant matched"; this says which palette and which field.
+fn explain_palettes(bytes: &[u8]) -> Option<JobError> {
+    let job: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+    let wrong = |field: String, problem: String| Some(JobError::Field { field, problem });
+    match job.get("palettes")? {
+        serde_json::Value::Array(list) => list.iter().enumerate().find_map(|(i, palette)| {
+            let error = PaletteSpec::deserialize(palette).err()?;
+            wrong(format!("palettes[{i}]"), error.to_string())
+        }),
+        object @ serde_json::Value::Object(_) => {
+            let error = GenerateRequest::deserialize(object).err()?;
+            wrong("palettes".into(), format!("{error}; write a list of palettes, or {{\"generate\": 7}}"))
+        }
+        _ => wrong("palettes".into(), "write a list of palettes, or {\"generate\": 7}".into()),
+    }
 }
 
 /// Either a list of palettes or a number of harmonic palettes to generate from the picture.

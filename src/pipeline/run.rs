@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::job::Job;
 use super::manifest::Manifest;
+use crate::kernel::color::Rgb8;
 
 /// What a run needs besides the job. Built from the configuration by the caller.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,6 +60,9 @@ pub enum RunError {
     /// The job cannot be run as written.
     #[error("{0}")]
     Job(String),
+    /// The picture cannot be used; only from [`image_palette`], a run records it in its manifest.
+    #[error("{0}")]
+    Picture(String),
     /// The output directory cannot be written.
     #[error("cannot write {path}: {source}; check that the folder exists and that there is room")]
     Output {
@@ -83,4 +87,17 @@ pub fn run(
     _observe: &(dyn Fn(Event) + Sync),
 ) -> Result<Manifest, RunError> {
     Err(RunError::Job("not built".into()))
+}
+
+/// The name of a job: its own, else one derived from the job and the picture, the same on every run.
+pub fn job_id(job: &Job, _source: &[u8]) -> String {
+    job.job_id.clone().unwrap_or_else(|| "not-built".into())
+}
+
+/// The picture's own colours with their shares of the visible area, largest first; at most `colors` of them.
+///
+/// # Errors
+/// [`RunError::Picture`] when the picture cannot be used.
+pub fn image_palette(_source: &[u8], _colors: usize, _options: &RunOptions) -> Result<Vec<(Rgb8, f64)>, RunError> {
+    Err(RunError::Picture("not built".into()))
 }

@@ -1,0 +1,115 @@
+//! Where `render` and `job` meet: run the job, show it, say what came of it.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use concept_worker::config::Config;
+use concept_worker::pipeline::job::{BackgroundAction, Job};
+use concept_worker::pipeline::manifest::{Manifest, State, VariationEntry};
+use concept_worker::pipeline::run::{self, RunError, RunOptions};
+use indicatif::{HumanBytes, MultiProgress};
+
+use super::input::Input;
+use super::progress::Progress;
+use super::{CliError, note, print};
+
+/// A job ready to run: everything checked that can be checked without decoding.
+pub struct Run {
+    pub job: Job,
+    /// The picture's bytes.
+    pub source: Vec<u8>,
+    /// The folder of the results; exists.
+    pub out: PathBuf,
+    pub options: RunOptions,
+    /// Print the manifest and nothing else.
+    pub json: bool,
+    /// Print errors only.
+    pub quiet: bool,
+}
+
+/// Runs the job and prints the summary or the manifest. The exit code is 0 only when every variation was made.
+pub fn run(run: &Run, screen: &MultiProgress) -> Result<ExitCode, CliError> {
+    tracing::info!("{}: {} bytes, {} threads", run.job.source, run.source.len(), rayon::current_num_threads());
+    let progress = Progress::new(screen, run.quiet || run.json);
+    let result = run::run(&run.job, &run.source, &run.out, &run.options, &|event| progress.observe(event));
+    progress.finish();
+    let manifest = result.map_err(|error| failure(&error, run.job.source.as_ref()))?;
+    if let Some(error) = &manifest.error {
+        note(&format!("error: {}: {}", run.job.source, error.message));
+    }
+    let failed = failures(&manifest);
+    if !failed.is_empty() {
+        note(&format!("error: {} of {} files could not be made:", failed.len(), manifest.variations.len()));
+        failed.iter().for_each(|line| note(line));
+    }
+    if run.json {
+        let json = serde_json::to_string_pretty(&manifest)
+            .map_err(|error| CliError::Failed(format!("cannot write the manifest as JSON: {error}")))?;
+        print(&(json + "\n"))?;
+    } else if !run.quiet {
+        print(&summary(&manifest, run))?;
+    }
+    Ok(if manifest.state == State::Complete { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// What a person wants to know: how many, where, how long, how much memory, and what to open.
+fn summary(manifest: &Manifest, run: &Run) -> String {
+    let made = || manifest.variations.iter().filter(|entry| entry.error.is_none());
+    let bytes: u64 = made().map(|entry| entry.bytes).sum();
+    let out = run.out.display();
+    let mut text = match made().count() {
+        0 => format!("no files in {out}, only {out}/manifest.json, which says why\n"),
+        1 => format!("1 file, {}, in {out}\n", HumanBytes(bytes)),
+        count => format!("{count} files, {}, in {out}\n", HumanBytes(bytes)),
+    };
+    let seconds = manifest.timings_ms.get("total").copied().unwrap_or(0.0) / 1000.0;
+    text += &format!("{seconds:.2} s, peak memory {}\n", HumanBytes(manifest.peak_bytes));
+    let gallery = run.out.join("gallery.html");
+    if run.options.gallery && made().next().is_some() && gallery.exists() {
+        text += &format!("open {}\n", gallery.display());
+    }
+    text
+}
+
+/// One line for each file that is missing.
+fn failures(manifest: &Manifest) -> Vec<String> {
+    let line = |entry: &VariationEntry| {
+        let name = entry.palette.as_deref().or(entry.effect.as_deref()).unwrap_or(&entry.object);
+        entry.error.as_ref().map(|error| format!("  {name}: {}", error.message))
+    };
+    manifest.variations.iter().filter_map(line).collect()
+}
+
+/// Which exit code an error of the engine deserves: the job's author can mend a job, not a full disk.
+pub fn failure(error: &RunError, picture: &Path) -> CliError {
+    match error {
+        RunError::Job(problem) => CliError::Usage(problem.clone()),
+        RunError::Picture(problem) => CliError::Failed(format!("{}: {problem}", picture.display())),
+        _ => CliError::Failed(error.to_string()),
+    }
+}
+
+/// How a picture is read.
+pub fn source_input<'a>(argument: &'a str, config: &Config) -> Input<'a> {
+    let too_large = "make it smaller or raise CONCEPT_MAX_SOURCE_BYTES";
+    Input { argument, limit: config.max_source_bytes, too_large }
+}
+
+/// Refuses what the contract names and this version does not have, all of it at once.
+pub fn refuse_unavailable(job: &Job) -> Result<(), CliError> {
+    let wanted = [
+        (!job.effects.is_empty(), "effects are", "leave out --effect or the job's `effects`"),
+        (
+            job.background.action == BackgroundAction::Remove || job.background.matte,
+            "background removal is",
+            "leave out --remove-background or the job's `background`",
+        ),
+        (!job.steps.is_empty(), "remote model steps are", "leave out the job's `steps`"),
+    ];
+    let missing: Vec<String> = wanted
+        .iter()
+        .filter(|(asked, ..)| *asked)
+        .map(|(_, what, cure)| format!("{what} not available in this version yet; {cure}"))
+        .collect();
+    if missing.is_empty() { Ok(()) } else { Err(CliError::Usage(missing.join("\n       "))) }
+}

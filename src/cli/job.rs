@@ -1,0 +1,103 @@
+//! `job`: one job message, run as the worker would under local storage.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use concept_worker::config::{Config, Storage};
+use concept_worker::pipeline::job::{Job, MAX_JOB_BYTES};
+use concept_worker::pipeline::run;
+
+use super::finish::{self, Run};
+use super::input::{self, Input};
+use super::{CliError, JobArgs, start};
+
+/// Runs the command.
+pub fn job(args: &JobArgs) -> Result<ExitCode, CliError> {
+    let (environment, screen) = start::start(&args.common)?;
+    let config = environment.config;
+    let job = read(&args.job)?;
+    finish::refuse_unavailable(&job)?;
+    let source_path = source_path(&job.source, &config)?;
+    let destination = match &args.out {
+        Some(_) => None,
+        None => Some(destination(&job, &config)?),
+    };
+    let source = finish::source_input("source", &config).read(&source_path)?;
+    let out = match (&args.out, destination) {
+        (Some(out), _) => out.clone(),
+        (None, destination) => own_folder(&destination.unwrap_or_default(), &job, &source)?,
+    };
+    input::make_folder(if args.out.is_some() { "--out" } else { "destination" }, &out)?;
+    let mut options = config.run_options();
+    options.gallery = !args.show.no_gallery;
+    finish::run(&Run { job, source, out, options, json: args.show.json, quiet: args.common.quiet }, &screen)
+}
+
+/// The job in a file, strictly read.
+fn read(path: &Path) -> Result<Job, CliError> {
+    let input = Input {
+        argument: "JOB.json",
+        limit: MAX_JOB_BYTES as u64,
+        too_large: "a job names its picture, it does not carry it",
+    };
+    let bytes = input.read(path)?;
+    let wrong = |problem: String| CliError::Usage(format!("{}: {problem}", path.display()));
+    let job = Job::from_json(&bytes).map_err(|error| wrong(error.to_string()))?;
+    for (field, id) in [("job_id", &job.job_id), ("user_id", &job.user_id)] {
+        if let Some(Err(problem)) = id.as_deref().map(input::parse_name) {
+            return Err(wrong(format!("the job's {field}: it {problem}")));
+        }
+    }
+    Ok(job)
+}
+
+/// Where the picture is on this machine. Plain paths are relative to the current folder, like those of any flag.
+fn source_path(source: &str, config: &Config) -> Result<PathBuf, CliError> {
+    let usage = |problem: String| CliError::Usage(format!("source: {problem}"));
+    match source.split_once("://") {
+        None if source == "-" => Err(usage("a job reads no picture from standard input; name a file".into())),
+        None => Ok(source.into()),
+        Some(("gs", _)) => input::local_object(storage_root(config, source)?, source).map_err(usage),
+        Some(("file", _)) => input::file_address(source).map_err(usage),
+        Some((scheme, _)) => Err(usage(format!(
+            "{scheme}:// is not available in this version; download the picture and name the file, or use gs://"
+        ))),
+    }
+}
+
+/// Where the job wants its results, without the folders of user and job.
+fn destination(job: &Job, config: &Config) -> Result<PathBuf, CliError> {
+    let bucket = config.storage_bucket_palette.name().map(|bucket| format!("gs://{bucket}"));
+    let Some(destination) = job.destination.clone().or(bucket) else {
+        return Err(CliError::Usage(
+            "the job names no destination; add --out DIR, a `destination`, or set CONCEPT_STORAGE_BUCKET_PALETTE"
+                .into(),
+        ));
+    };
+    let usage = |problem: String| CliError::Usage(format!("destination: {problem}"));
+    match destination.split_once("://") {
+        None if destination.is_empty() => Err(usage("is empty; name a folder or gs://bucket/prefix".into())),
+        None => Ok(destination.into()),
+        Some(("gs", _)) => input::local_object(storage_root(config, &destination)?, &destination).map_err(usage),
+        Some((scheme, _)) => Err(usage(format!("{scheme}:// is not supported; name a folder or gs://bucket/prefix"))),
+    }
+}
+
+/// `<destination>/<user_id>/<job_id>`, as everywhere.
+fn own_folder(destination: &Path, job: &Job, source: &[u8]) -> Result<PathBuf, CliError> {
+    let id = run::job_id(job, source);
+    let id = input::parse_name(&id).map_err(|problem| CliError::Usage(format!("the job's job_id: it {problem}")))?;
+    Ok(destination.join(job.user_id.as_deref().unwrap_or("_")).join(id))
+}
+
+fn storage_root<'a>(config: &'a Config, uri: &str) -> Result<&'a Path, CliError> {
+    match &config.storage {
+        Storage::Local(root) => Ok(root),
+        other @ (Storage::Gcs | Storage::Memory) => Err(CliError::Usage(format!(
+            "{uri}: CONCEPT_STORAGE={} is not available in this version; set CONCEPT_STORAGE=local:DIR, where {} is \
+             the file DIR/bucket/name",
+            String::from(other.clone()),
+            "gs://bucket/name"
+        ))),
+    }
+}
