@@ -160,7 +160,7 @@ fn lab_d50(l: f32, a: f32, b: f32) -> Rgb8 {
     let z = 0.825_21 * inverse(fy - b.clamp(-128.0, 128.0) / 200.0);
     // XYZ with D50 to linear sRGB through the Bradford adaptation (B. Lindbloom's table).
     let linear = [
-        3.133_856_1 * x - 1.616_866_7 * y - 0.490_614_6 * z,
+        3.133_856 * x - 1.616_866_7 * y - 0.490_614_6 * z,
         -0.978_768_4 * x + 1.916_141_5 * y + 0.033_454 * z,
         0.071_945_3 * x - 0.228_991_4 * y + 1.405_242_7 * z,
     ];
