@@ -8,9 +8,8 @@
 use super::cluster::{self, SplitMix64};
 use super::color::Lab;
 use super::gamut;
-use super::model::{ColorModel, LabPlanes};
+use super::model::ColorModel;
 use super::palette::{Palette, Role};
-use super::quality;
 use super::recolor::{self, Anchor, SoftMap};
 
 /// The outcome: where every cluster goes.
@@ -100,8 +99,8 @@ pub fn assign(model: &ColorModel, palette: &Palette) -> Assignment {
 fn predict(model: &ColorModel, targets: &[Lab], slope: f32) -> f32 {
     let probes = model.probes();
     let map = SoftMap::new(model, targets, slope, 1.0, Vec::new());
-    let out = LabPlanes::new(&recolor::pack_labs(&map.labs(&probes.labs, &probes.weights)));
-    quality::predicted_gain(&probes.labs, &out, &probes.pairs)
+    let out = recolor::pack_labs(&map.labs(&probes.labs, &probes.weights));
+    probes.pairs.gain(&out).map_or(1.0, |gain| gain.p999 as f32)
 }
 
 /// What a candidate costs: an unused brand colour weighs as much as 1.2 of gain above the acceptable, and gain that the

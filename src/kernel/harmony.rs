@@ -6,7 +6,8 @@
 //!
 //! Angles on the wheel follow common practice (J. Itten, *Kunst der Farbe*, 1961), measured in OKLCh (B. Ottosson 2020).
 
-use super::color::{OkLab, Rgb8, delta_e_2000, in_gamut};
+use super::color::{OkLab, Rgb8, delta_e_2000};
+use super::gamut;
 use super::palette::Palette;
 
 /// The most palettes that [`harmonies`] makes.
@@ -401,7 +402,7 @@ fn max_chroma(l: f32, hue: f32) -> f32 {
     let (mut inside, mut outside) = (0.0_f32, 0.4_f32);
     for _ in 0..14 {
         let middle = 0.5 * (inside + outside);
-        if in_gamut(OkLab::from_lch(l, middle, hue).to_linear()) { inside = middle } else { outside = middle }
+        if gamut::contains(OkLab::from_lch(l, middle, hue).to_linear()) { inside = middle } else { outside = middle }
     }
     inside
 }

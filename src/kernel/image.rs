@@ -168,6 +168,13 @@ impl Raster {
         Ok(Self { width, height, has_alpha, pixels, next: 0 })
     }
 
+    /// As [`Raster::new`], for lengths that are right by construction.
+    pub(crate) fn of_length(width: u32, height: u32, pixels: Vec<u32>) -> Self {
+        debug_assert!(width > 0 && height > 0 && pixels.len() == width as usize * height as usize);
+        let has_alpha = pixels.iter().any(|p| p >> 24 != 255);
+        Self { width, height, has_alpha, pixels, next: 0 }
+    }
+
     /// The packed pixels, row-major.
     pub fn pixels(&self) -> &[u32] {
         &self.pixels

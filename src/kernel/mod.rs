@@ -5,7 +5,9 @@
 pub mod assign;
 pub mod cluster;
 pub mod color;
+pub mod dither;
 pub mod gamut;
+pub mod gather;
 pub mod harmony;
 pub mod image;
 pub mod model;
@@ -13,4 +15,6 @@ pub mod palette;
 pub mod predecessor;
 pub mod quality;
 pub mod recolor;
+pub mod resize;
+pub mod tint;
 pub mod unique;

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::cluster::{self, Cluster, ClusterOptions, MAX_CLUSTERS};
 use super::color::{DECODE, Lab};
-use super::quality::NeighborPairs;
+use super::quality::gain::NeighborPairs;
 use super::unique::IndexedImage;
 
 /// CIELAB coordinates of many colours, one plane a channel.
@@ -106,33 +106,55 @@ pub struct Probes {
     pub labs: LabPlanes,
     /// Their weights.
     pub weights: SoftWeights,
-    /// Pairs one 8-bit step apart, as indices into `colors`.
-    pub pairs: Vec<(u32, u32)>,
-    /// Colours that stand for the picture's area: index into `colors` and share (adding up to 1).
-    pub shares: Vec<(u32, f32)>,
+    /// Pairs one 8-bit step apart, as positions in `colors`.
+    pub pairs: NeighborPairs,
 }
 
-/// How a model is made.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct ModelOptions {
-    /// The clustering.
-    pub cluster: ClusterOptions,
+/// The fewest clusters a photograph may be limited to.
+const PHOTO_CLUSTERS: usize = 5;
+/// Share of the picture within [`FLAT_RADIUS`] of a centre above which it is flat art.
+const FLAT: f32 = 0.7;
+/// ΔE 1976.
+const FLAT_RADIUS: f32 = 4.0;
+
+/// Share of the points that lie close to a centre.
+fn flatness(points: &[cluster::Point], clusters: &[Cluster]) -> f32 {
+    let (mut close, mut total) = (0f64, 0f64);
+    for p in points {
+        let c = clusters[cluster::nearest(clusters, p.lab)].center;
+        total += f64::from(p.weight);
+        if c.distance(p.lab) < FLAT_RADIUS {
+            close += f64::from(p.weight);
+        }
+    }
+    (close / total.max(1.0)) as f32
 }
 
 /// Pairs of neighbouring colours that a model keeps.
 const PAIR_LIMIT: usize = 8192;
-/// Colours that stand for the picture's area.
-const SHARE_LIMIT: usize = 2048;
 /// Longest side of the label map from which contacts are counted, pixels.
 const CONTACT_SIDE: usize = 256;
 
 impl ColorModel {
     /// Models `image`, whose unique colours have the coordinates `labs`.
     ///
-    /// A picture without visible pixels has no clusters.
-    pub fn new(image: &IndexedImage, labs: &LabPlanes, options: &ModelOptions) -> Self {
+    /// `neighbors` are the pairs among the picture's colours, `palette_colors` the colours of the palettes that will be
+    /// applied: flat art wants a cluster for each of its own colours, a photograph one for each of the palette's, since
+    /// more would pull neighbouring clusters to distant targets. A picture without visible pixels has no clusters.
+    pub fn new(
+        image: &IndexedImage,
+        labs: &LabPlanes,
+        neighbors: &NeighborPairs,
+        palette_colors: usize,
+        max_iterations: u32,
+    ) -> Self {
         let points = cluster::bins(image.colors(), [&labs.l, &labs.a, &labs.b], image.counts());
-        let clusters = cluster::cluster(&points, &options.cluster);
+        let options = ClusterOptions { max_iterations, ..ClusterOptions::default() };
+        let mut clusters = cluster::cluster(&points, &options);
+        let wanted = palette_colors.clamp(PHOTO_CLUSTERS, MAX_CLUSTERS);
+        if clusters.len() > wanted && flatness(&points, &clusters) < FLAT {
+            clusters = cluster::cluster(&points, &ClusterOptions { max_clusters: wanted, ..options });
+        }
         let k = clusters.len();
         let (lambda, falloff) = radial_basis(&clusters);
         let mut model = Self {
@@ -145,12 +167,11 @@ impl ColorModel {
                 colors: Vec::new(),
                 labs: LabPlanes::default(),
                 weights: SoftWeights { planes: Vec::new() },
-                pairs: Vec::new(),
-                shares: Vec::new(),
+                pairs: NeighborPairs::of(&[], &[]),
             },
         };
         model.survey(image, labs);
-        model.probes = model.choose_probes(image);
+        model.probes = model.choose_probes(image, neighbors);
         model
     }
 
@@ -220,23 +241,18 @@ impl ColorModel {
         self.border = border.iter().map(|&c| c as f32 / ring.max(1) as f32).collect();
     }
 
-    fn choose_probes(&self, image: &IndexedImage) -> Probes {
-        let neighbors = NeighborPairs::new(image.colors(), PAIR_LIMIT);
+    fn choose_probes(&self, image: &IndexedImage, neighbors: &NeighborPairs) -> Probes {
         let mut colors: Vec<u32> = Vec::new();
-        let mut pairs = Vec::with_capacity(neighbors.len());
-        for (i, j) in neighbors.iter() {
-            pairs.push((colors.len() as u32, colors.len() as u32 + 1));
+        let mut positions = Vec::with_capacity(PAIR_LIMIT);
+        for (i, j) in neighbors.spread(PAIR_LIMIT) {
+            positions.push((colors.len() as u32, colors.len() as u32 + 1));
             colors.push(image.colors()[i as usize]);
             colors.push(image.colors()[j as usize]);
         }
-        let mut shares = Vec::new();
-        for (i, share) in representatives(image) {
-            shares.push((colors.len() as u32, share));
-            colors.push(image.colors()[i]);
-        }
+        let pairs = NeighborPairs::of(&colors, &positions);
         let labs = LabPlanes::new(&colors);
         let weights = self.weights(&labs);
-        Probes { colors, labs, weights, pairs, shares }
+        Probes { colors, labs, weights, pairs }
     }
 
     /// Soft weights of colours, which need not be the picture's own.
@@ -392,26 +408,6 @@ fn radial_basis(clusters: &[Cluster]) -> (Vec<f32>, f32) {
     (m.iter().flat_map(|row| row[k..].iter().map(|&v| v as f32)).collect(), falloff as f32)
 }
 
-/// At most [`SHARE_LIMIT`] colours that stand for the picture: the most frequent colour of each of 16³ cells, with the
-/// cell's share; the smallest cells give theirs up when there are too many.
-fn representatives(image: &IndexedImage) -> Vec<(usize, f32)> {
-    let mut cells = vec![(0u64, 0u32, 0usize); 1 << 12];
-    for (i, (&packed, &count)) in image.colors().iter().zip(image.counts()).enumerate() {
-        let [r, g, b, _] = packed.to_le_bytes();
-        let cell = &mut cells[(r as usize >> 4) << 8 | (g as usize >> 4) << 4 | b as usize >> 4];
-        cell.0 += u64::from(count);
-        if count > cell.1 {
-            cell.1 = count;
-            cell.2 = i;
-        }
-    }
-    let mut kept: Vec<(u64, usize)> = cells.iter().filter(|c| c.0 > 0).map(|c| (c.0, c.2)).collect();
-    kept.sort_by(|x, y| y.0.cmp(&x.0).then(x.1.cmp(&y.1)));
-    kept.truncate(SHARE_LIMIT);
-    let total: u64 = kept.iter().map(|c| c.0).sum();
-    kept.into_iter().map(|(count, i)| (i, count as f32 / total.max(1) as f32)).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -420,7 +416,8 @@ mod tests {
     fn model_of(rgb: Vec<u8>, width: u32, height: u32) -> (IndexedImage, LabPlanes, ColorModel) {
         let indexed = IndexedImage::new(BaseImage::new(width, height, rgb, None).unwrap(), 0);
         let labs = LabPlanes::new(indexed.colors());
-        let model = ColorModel::new(&indexed, &labs, &ModelOptions::default());
+        let neighbors = NeighborPairs::new(indexed.colors(), 1000);
+        let model = ColorModel::new(&indexed, &labs, &neighbors, 5, 50);
         (indexed, labs, model)
     }
 

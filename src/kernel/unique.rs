@@ -146,7 +146,7 @@ fn mark(rgb: &[u8], alpha: Option<&[u8]>) -> Vec<u64> {
 }
 
 /// A bitmap with the number of set bits before each word.
-pub(crate) struct Ranks {
+struct Ranks {
     bits: Vec<u64>,
     before: Vec<u32>,
     total: u32,
@@ -165,27 +165,10 @@ impl Ranks {
         Self { bits, before, total }
     }
 
-    /// Ranks over packed colours, which need not be sorted.
-    pub(crate) fn of(colors: &[u32]) -> Self {
-        let mut bits = vec![0u64; WORDS];
-        for &packed in colors {
-            let [r, g, b, _] = packed.to_le_bytes();
-            let k = key(&[r, g, b]);
-            bits[k >> 6] |= 1 << (k & 63);
-        }
-        Self::new(bits)
-    }
-
     #[inline(always)]
     fn rank(&self, k: usize) -> u32 {
         let word = self.bits[k >> 6];
         self.before[k >> 6] + (word & ((1u64 << (k & 63)) - 1)).count_ones()
-    }
-
-    /// The rank of a 24-bit key (red highest) when it is marked.
-    #[inline(always)]
-    pub(crate) fn find(&self, k: usize) -> Option<u32> {
-        (self.bits[k >> 6] >> (k & 63) & 1 == 1).then(|| self.rank(k))
     }
 
     fn colors(&self) -> Vec<u32> {

@@ -50,13 +50,24 @@ impl NeighborPairs {
                 (*i, *j) = (position[*i as usize], position[*j as usize]);
             }
         }
-        let mut pairs = Vec::with_capacity(ranks.len());
-        for chunk in ranks.chunks(BLOCK) {
+        Self::of(colors, &ranks)
+    }
+
+    /// The given pairs of positions in `colors`, which should be one step apart.
+    pub fn of(colors: &[u32], positions: &[(u32, u32)]) -> Self {
+        let mut pairs = Vec::with_capacity(positions.len());
+        for chunk in positions.chunks(BLOCK) {
             distances(colors, chunk.iter().copied(), |k, distance| {
                 pairs.push((chunk[k].0, chunk[k].1, 1.0 / distance.max(MIN_STEP)));
             });
         }
         Self { pairs }
+    }
+
+    /// At most `limit` evenly spread pairs, as positions in the colour list.
+    pub fn spread(&self, limit: usize) -> impl Iterator<Item = (u32, u32)> {
+        let step = self.pairs.len().div_ceil(limit.max(1)).max(1);
+        self.pairs.iter().step_by(step).map(|p| (p.0, p.1))
     }
 
     /// How many pairs.

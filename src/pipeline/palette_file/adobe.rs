@@ -1,7 +1,8 @@
 //! Adobe's palettes: swatch exchange (`.ase`) and colour tables (`.act`). All numbers are big-endian.
 
 use super::{Draft, MAX_PALETTES, PaletteFileError, Place};
-use crate::kernel::color::{Rgb8, encode_srgb, map_into_gamut};
+use crate::kernel::color::{Rgb8, encode_srgb};
+use crate::kernel::gamut;
 
 const GROUP_START: u16 = 0xC001;
 const GROUP_END: u16 = 0xC002;
@@ -164,7 +165,7 @@ fn lab_d50(l: f32, a: f32, b: f32) -> Rgb8 {
         -0.978_768_4 * x + 1.916_141_5 * y + 0.033_454 * z,
         0.071_945_3 * x - 0.228_991_4 * y + 1.405_242_7 * z,
     ];
-    let [r, g, b] = map_into_gamut(linear).map(encode_srgb);
+    let [r, g, b] = gamut::fit(linear).map(encode_srgb);
     Rgb8::new(r, g, b)
 }
 
