@@ -237,11 +237,7 @@ impl<'a> Search<'a> {
         for (i, c) in clusters.iter().enumerate() {
             for (p, t) in labs.iter().enumerate() {
                 let (cc, tc) = (c.center.chroma(), t.chroma());
-                let cos = if cc > 1.0 && tc > 1.0 {
-                    (c.center.a * t.a + c.center.b * t.b) / (cc * tc)
-                } else {
-                    1.0
-                };
+                let cos = if cc > 1.0 && tc > 1.0 { (c.center.a * t.a + c.center.b * t.b) / (cc * tc) } else { 1.0 };
                 let lightness = LIGHTNESS_COST * (from[i] - to[p]);
                 let chroma = CHROMA_COST * (cc / from_chroma - tc / to_chroma);
                 let hue = 5.0 * cc.min(tc) * (1.0 - cos);

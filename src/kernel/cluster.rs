@@ -289,7 +289,8 @@ mod tests {
 
     #[test]
     fn separate_blobs_are_found_with_their_shares() {
-        let centers = [(20.0, 0.0, 0.0, 100), (60.0, 50.0, 20.0, 200), (90.0, -10.0, 40.0, 300), (50.0, -40.0, 0.0, 400)];
+        let centers =
+            [(20.0, 0.0, 0.0, 100), (60.0, 50.0, 20.0, 200), (90.0, -10.0, 40.0, 300), (50.0, -40.0, 0.0, 400)];
         let points: Vec<Point> =
             centers.iter().flat_map(|&(l, a, b, n)| blob(Lab { l, a, b }, n, 3.0, n as u64)).collect();
         let found = cluster(&points, &ClusterOptions::default());
@@ -310,7 +311,9 @@ mod tests {
     #[test]
     fn the_thread_count_changes_nothing() {
         let points: Vec<Point> = (0..8)
-            .flat_map(|i| blob(Lab { l: 10.0 * i as f32, a: (i * 37 % 60) as f32, b: (i * 53 % 70) as f32 }, 3000, 9.0, i))
+            .flat_map(|i| {
+                blob(Lab { l: 10.0 * i as f32, a: (i * 37 % 60) as f32, b: (i * 53 % 70) as f32 }, 3000, 9.0, i)
+            })
             .collect();
         let run = |n| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap();

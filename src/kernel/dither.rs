@@ -43,7 +43,7 @@ pub struct Dithered<'a> {
 /// Share of the error that is passed on: a little is dropped so that errors no palette colour can repay fade out.
 const DIFFUSION: f32 = 0.97;
 /// Bound on the error that a pixel takes over, in linear light.
-const ERROR_LIMIT: f32 = 0.5;
+const ERROR_LIMIT: f32 = 0.9;
 
 impl<'a> Dithered<'a> {
     /// Reduces `source` to `palette`, of which the first [`MAX_COLORS`] count. `hard_alpha` says that alpha is 0 or
@@ -114,7 +114,7 @@ impl<'a> Dithered<'a> {
                     let error = here[x + 1];
                     let mut wanted = linear_of(p);
                     for (w, e) in wanted.iter_mut().zip(error) {
-                        *w = (*w + e.clamp(-ERROR_LIMIT, ERROR_LIMIT)).clamp(-0.1, 1.1);
+                        *w = (*w + e.clamp(-ERROR_LIMIT, ERROR_LIMIT)).clamp(-0.25, 1.25);
                     }
                     let choice = nearest(&self.root, wanted);
                     put(x, choice, p);
@@ -294,7 +294,8 @@ mod tests {
     #[test]
     fn only_palette_colors_come_out() {
         let palette: Vec<Rgb8> = ["#264653", "#2A9D8F", "#E9C46A"].iter().map(|c| c.parse().unwrap()).collect();
-        let pixels: Vec<u32> = (0..64 * 64u32).map(|i| Rgb8::new((i % 256) as u8, (i / 16) as u8, 90).packed()).collect();
+        let pixels: Vec<u32> =
+            (0..64 * 64u32).map(|i| Rgb8::new((i % 256) as u8, (i / 16) as u8, 90).packed()).collect();
         for kind in KINDS {
             let out = run(kind, &palette, pixels.clone(), 64);
             assert!(out.iter().all(|p| palette.contains(&Rgb8::from_packed(*p))));

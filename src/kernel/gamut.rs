@@ -6,7 +6,7 @@
 //! - Above [`PIVOT`] the reduction runs towards grey of that lightness instead of straight sideways. Near white the
 //!   gamut is a narrow peak whose width changes by ten for every one of lightness; moving down as well crosses its
 //!   flank at a better angle, and what is barely outside barely moves.
-//! - Below L* 15 it runs in CIELAB, blending to OKLab until L* 40. OKLab takes cube roots that are infinitely steep
+//! - Below L* 10 it runs in CIELAB, blending to OKLab until L* 28. OKLab takes cube roots that are infinitely steep
 //!   where a cone response crosses zero, which dark saturated blues do; CIELAB is linear there.
 
 use super::color::{Lab, OkLab};
@@ -18,7 +18,7 @@ pub const SLACK: f32 = 2e-5;
 const PIVOT: f32 = 0.72;
 
 /// CIELAB lightness where OKLab starts to take over, and the length of the blend.
-const BLEND: (f32, f32) = (15.0, 25.0);
+const BLEND: (f32, f32) = (10.0, 18.0);
 
 /// Halvings of the search: the surface is met within 1/4096 of the colour's chroma.
 const HALVINGS: usize = 12;
@@ -133,7 +133,7 @@ mod tests {
             for i in 0..100 {
                 let (x, y) = (at(i as f32 / 100.0), at((i + 1) as f32 / 100.0));
                 let step = (to[0] - from[0]) / 100.0;
-                assert!(x.distance(y) < 15.0 * step, "{x:?} {y:?}");
+                assert!(x.distance(y) < 18.0 * step, "{x:?} {y:?}");
             }
         }
     }

@@ -36,7 +36,12 @@ impl LabPlanes {
         let mut planes = Self { l: vec![0.0; n], a: vec![0.0; n], b: vec![0.0; n] };
         let lut = &*DECODE;
         let arch = Arch::new();
-        (planes.l.par_chunks_mut(PIECE), planes.a.par_chunks_mut(PIECE), planes.b.par_chunks_mut(PIECE), colors.par_chunks(PIECE))
+        (
+            planes.l.par_chunks_mut(PIECE),
+            planes.a.par_chunks_mut(PIECE),
+            planes.b.par_chunks_mut(PIECE),
+            colors.par_chunks(PIECE),
+        )
             .into_par_iter()
             .for_each(|(l, a, b, colors)| {
                 arch.dispatch(|| {
@@ -379,8 +384,8 @@ fn radial_basis(clusters: &[Cluster]) -> (Vec<f32>, f32) {
     let falloff = 1.0 / (2.0 * sigma * sigma);
     let mut m: Vec<Vec<f64>> = (0..k)
         .map(|i| {
-            let phi = (0..k)
-                .map(|j| (-f64::from(clusters[i].center.distance_squared(clusters[j].center)) * falloff).exp());
+            let phi =
+                (0..k).map(|j| (-f64::from(clusters[i].center.distance_squared(clusters[j].center)) * falloff).exp());
             let unit = (0..k).map(|j| f64::from(u8::from(i == j)));
             phi.chain(unit).collect()
         })

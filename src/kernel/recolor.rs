@@ -183,11 +183,7 @@ impl SoftMap {
 
     /// What to add to the lightness of greys so that a grey ramp never darkens on its way up.
     fn monotone_guard(&self, model: &ColorModel) -> Option<Box<[f32; 256]>> {
-        let ramp = LabPlanes {
-            l: (0..256).map(|i| i as f32 / 2.55).collect(),
-            a: vec![0.0; 256],
-            b: vec![0.0; 256],
-        };
+        let ramp = LabPlanes { l: (0..256).map(|i| i as f32 / 2.55).collect(), a: vec![0.0; 256], b: vec![0.0; 256] };
         let mapped = self.labs(&ramp, &model.weights(&ramp));
         // A source step is 1/2.55 of lightness; keep at least a tenth of it.
         let least = 0.1 * self.strength / 2.55;

@@ -46,15 +46,8 @@ pub fn reduce(image: &BaseImage, width: u32, height: u32) -> BaseImage {
     let mut pixels = vec![0u32; width as usize * height as usize];
     pixels.par_chunks_mut(BAND * width as usize).enumerate().for_each(|(band, out)| {
         let rows = out.len() / width as usize;
-        let mut reducer = AreaReducer::band(
-            image.width(),
-            image.height(),
-            width,
-            height,
-            band * BAND,
-            rows,
-            image.alpha().is_some(),
-        );
+        let mut reducer =
+            AreaReducer::band(image.width(), image.height(), width, height, band * BAND, rows, image.alpha().is_some());
         let first = ((band * BAND) as f64 * scale) as usize;
         let last = (((band * BAND + rows) as f64 * scale).ceil() as usize).min(image.height() as usize);
         let mut row = vec![0u32; source_width];
@@ -190,11 +183,8 @@ impl AreaReducer {
                     }
                 }
             }
-            let (total, alpha) = if self.has_alpha {
-                (sum[3], (sum[3] / area as f32 * 255.0 + 0.5) as u8)
-            } else {
-                (area as f32, 255)
-            };
+            let (total, alpha) =
+                if self.has_alpha { (sum[3], (sum[3] / area as f32 * 255.0 + 0.5) as u8) } else { (area as f32, 255) };
             self.pixels.push(if alpha == 0 {
                 0
             } else {

