@@ -22,7 +22,8 @@ pub const ATTEMPTS: i32 = 10;
 pub struct Clusters {
     /// The centres, in the space that was clustered.
     pub centres: Vec<[f32; 3]>,
-    /// Index of its centre per pixel.
+    /// Index of its centre per pixel. OpenCV does not label again after its last step, so a pixel close to a border
+    /// may carry the label of the centres one step before.
     pub labels: Vec<usize>,
     /// Squared distance to the centres, summed over pixels.
     pub compactness: f64,
@@ -63,6 +64,14 @@ pub fn faithful(bgr: &[u8], width: usize, height: usize, palette: &[Rgb8], attem
     faithful_with(bgr, width, height, palette, &clusters)
 }
 
+/// A picture's 8-bit Lab codes, the space in which `faithful` clusters.
+///
+/// # Errors
+/// A picture whose size does not fit its bytes.
+pub fn lab(bgr: &[u8], width: usize, height: usize) -> Result<Vec<u8>> {
+    bytes(&converted(&picture(bgr, width, height)?, COLOR_BGR2Lab)?)
+}
+
 /// The clustering of `transfer`: every pixel in BGR, at most 100 iterations, epsilon 0.2.
 ///
 /// # Errors
@@ -76,7 +85,7 @@ pub fn cluster_bgr(bgr: &[u8], k: usize, attempts: i32) -> Result<Clusters> {
 /// # Errors
 /// A picture whose size does not fit its bytes, and OpenCV's own: no clusters, or fewer pixels than clusters.
 pub fn cluster_lab(bgr: &[u8], width: usize, height: usize, k: usize, attempts: i32) -> Result<Clusters> {
-    cluster(&bytes(&converted(&picture(bgr, width, height)?, COLOR_BGR2Lab)?)?, k, attempts, 0.1)
+    cluster(&lab(bgr, width, height)?, k, attempts, 0.1)
 }
 
 fn cluster(codes: &[u8], k: usize, attempts: i32, epsilon: f64) -> Result<Clusters> {
@@ -117,13 +126,13 @@ pub fn transfer_with(
     check(palette, clusters, width * height)?;
     let shifts = transfer_shifts(palette, &clusters.centres)?;
 
-    let mut lab = bytes(&converted(&original, COLOR_BGR2Lab)?)?;
-    for (pixel, &label) in lab.chunks_exact_mut(3).zip(&clusters.labels) {
+    let mut codes = bytes(&converted(&original, COLOR_BGR2Lab)?)?;
+    for (pixel, &label) in codes.chunks_exact_mut(3).zip(&clusters.labels) {
         for (code, shift) in pixel.iter_mut().zip(shifts[label]) {
             *code = (f32::from(*code) + shift).clamp(0.0, 255.0) as u8;
         }
     }
-    let moved = converted(&picture(&lab, width, height)?, COLOR_Lab2BGR)?;
+    let moved = converted(&picture(&codes, width, height)?, COLOR_Lab2BGR)?;
     let mut hsv = bytes(&converted(&blended(&moved, &original)?, COLOR_BGR2HSV)?)?;
     for pixel in hsv.chunks_exact_mut(3) {
         pixel[1] = (f32::from(pixel[1]) * 1.2).clamp(0.0, 255.0) as u8;
@@ -139,8 +148,12 @@ fn transfer_shifts(palette: &[Rgb8], centres: &[[f32; 3]]) -> Result<Vec<[f32; 3
 
     let mut shifts = vec![[0.0; 3]; centres.len()];
     for (rank, &centre) in ranked_centres.iter().enumerate() {
-        let place = if centres.len() > 1 { rank as f64 / (centres.len() - 1) as f64 } else { 0.499 };
-        let target = ranked_palette[(place * (palette.len() - 1) as f64).round() as usize];
+        let last = palette.len() - 1;
+        let place = match centres.len() {
+            1 => last / 2,
+            count => (rank as f64 * last as f64 / (count - 1) as f64).round() as usize,
+        };
+        let target = ranked_palette[place];
         let from = lab_of_bgr(centres[centre].map(|v| v as u8))?;
         let to = lab_of_bgr([target.b, target.g, target.r])?;
         let difference = |axis: usize| f32::from(to[axis]) - f32::from(from[axis]);

@@ -193,10 +193,12 @@ impl TransferModel {
         let mut targets = vec![Rgb8::default(); centres.len()];
         let (last_color, last_rank) = (ranked.len() - 1, centres.len().saturating_sub(1));
         for (rank, centre) in order.into_iter().enumerate() {
-            // With a lone cluster the fraction is 1/2, else rank/last_rank, rounded to the nearest palette rank.
-            let (part, whole) = if last_rank == 0 { (1, 2) } else { (rank, last_rank) };
-            let down = usize::from(last_rank == 0);
-            targets[centre] = ranked[(2 * part * last_color + whole - down) / (2 * whole)];
+            // rank / last_rank of the way through the palette, to the nearest rank there.
+            let place = match last_rank {
+                0 => last_color / 2,
+                _ => (2 * rank * last_color + last_rank) / (2 * last_rank),
+            };
+            targets[centre] = ranked[place];
         }
         targets
     }
@@ -301,5 +303,139 @@ impl FaithfulModel {
     pub fn mapping(&self, palette: &Palette) -> Vec<(Rgb8, Rgb8, f64)> {
         let from = |centre| EightBit::shared().rgb_of_lab(truncated(centre));
         self.clusters.mapping(from, &self.targets(palette))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A smooth field of some ten thousand colours, sorted and counted.
+    fn field() -> (Vec<u32>, Vec<u32>) {
+        let mut colors: Vec<u32> = Vec::new();
+        for y in 0..120 {
+            for x in 0..120 {
+                let (u, v) = (x as f32 / 19.0, y as f32 / 23.0);
+                let code = |phase: f32| (127.0 + 100.0 * (u * phase + v).sin() * (v - phase).cos()) as u8;
+                colors.push(Rgb8::new(code(0.9), code(1.4), code(2.2)).packed());
+            }
+        }
+        colors.sort_unstable();
+        let counts = colors.chunk_by(|a, b| a == b).map(|run| run.len() as u32).collect();
+        colors.dedup();
+        (colors, counts)
+    }
+
+    fn palette(colors: &[&str]) -> Palette {
+        Palette::new("test", colors.iter().map(|c| c.parse().unwrap())).unwrap()
+    }
+
+    fn five() -> Palette {
+        palette(&["#264653", "#2a9d8f", "#e9c46a", "#f4a261", "#e76f51"])
+    }
+
+    #[test]
+    fn cluster_counts_are_the_predecessors() {
+        assert_eq!([1, 3, 5, 9].map(TransferModel::cluster_count), [1, 3, 5, 5]);
+        assert_eq!([1, 3, 5, 9].map(FaithfulModel::cluster_count), [2, 6, 10, 10]);
+    }
+
+    #[test]
+    fn strength_zero_is_the_original_and_strength_moves_evenly() {
+        let (colors, counts) = field();
+        let transfer = TransferModel::new(&colors, &counts, 5, &Search::default());
+        let faithful = FaithfulModel::new(&colors, &counts, 10, &Search::default());
+        let tables = |s| [transfer.table(&five(), s), faithful.table(&five(), s)];
+        for none in [0.0, -1.0, f32::NAN] {
+            assert_eq!(tables(none), [colors.clone(), colors.clone()]);
+        }
+        assert_eq!(tables(7.0), tables(1.0));
+        for (half, full) in tables(0.5).into_iter().zip(tables(1.0)) {
+            for ((&half, &full), &old) in half.iter().zip(&full).zip(&colors) {
+                for ((h, f), o) in half.to_le_bytes().into_iter().zip(full.to_le_bytes()).zip(old.to_le_bytes()) {
+                    assert!((2 * i32::from(h) - i32::from(f) - i32::from(o)).abs() <= 1);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn models_do_not_depend_on_the_number_of_threads() {
+        let (colors, counts) = field();
+        let made = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                let transfer = TransferModel::new(&colors, &counts, 5, &Search::default());
+                let faithful = FaithfulModel::new(&colors, &counts, 10, &Search::default());
+                (transfer.table(&five(), 1.0), faithful.table(&five(), 1.0), transfer.mapping(&five()))
+            })
+        };
+        let once = made(1);
+        assert_eq!(once, made(1));
+        assert_eq!(once, made(4));
+    }
+
+    #[test]
+    fn a_palette_of_one_color_pulls_everything_towards_it() {
+        let (colors, counts) = field();
+        let lone = palette(&["#e76f51"]);
+        let transfer = TransferModel::new(&colors, &counts, TransferModel::cluster_count(1), &Search::default());
+        let faithful = FaithfulModel::new(&colors, &counts, FaithfulModel::cluster_count(1), &Search::default());
+        assert_eq!(transfer.centres().len(), 1);
+        assert_eq!(transfer.mapping(&lone)[0].1, lone.colors()[0]);
+        let blend = |&c: &u32| blend_three_quarters(lone.colors()[0], Rgb8::from_packed(c)).packed();
+        assert_eq!(faithful.table(&lone, 1.0), colors.iter().map(blend).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn pictures_of_one_color_or_none_have_a_defined_result() {
+        let grey = Rgb8::new(100, 100, 100).packed();
+        let transfer = TransferModel::new(&[grey], &[9], 5, &Search::default());
+        // A lone cluster takes the palette's middle rank.
+        assert_eq!(transfer.mapping(&five()), [(Rgb8::from_packed(grey), "#e76f51".parse().unwrap(), 1.0)]);
+        assert_eq!(transfer.table(&five(), 1.0).len(), 1);
+        let faithful = FaithfulModel::new(&[grey], &[9], 10, &Search::default());
+        assert_eq!(faithful.mapping(&five())[0].1, "#264653".parse().unwrap());
+
+        let (transfer, faithful) =
+            (TransferModel::new(&[], &[], 5, &Search::default()), FaithfulModel::new(&[], &[], 10, &Search::default()));
+        assert!(transfer.table(&five(), 1.0).is_empty() && faithful.table(&five(), 1.0).is_empty());
+        assert!(transfer.mapping(&five()).is_empty() && faithful.mapping(&five()).is_empty());
+    }
+
+    #[test]
+    fn fewer_colors_than_clusters_take_the_darkest_and_the_lightest_of_the_palette() {
+        let colors = [Rgb8::new(0, 0, 0).packed(), Rgb8::new(255, 255, 255).packed()];
+        let mapping = TransferModel::new(&colors, &[3, 1], 5, &Search::default()).mapping(&five());
+        assert_eq!(mapping[0], (Rgb8::new(0, 0, 0), "#264653".parse().unwrap(), 0.75));
+        assert_eq!(mapping[1], (Rgb8::new(255, 255, 255), "#e9c46a".parse().unwrap(), 0.25));
+    }
+
+    #[test]
+    fn larger_palettes_are_sampled_at_even_ranks() {
+        let greys: Vec<u32> = [10, 70, 130, 190, 250].map(|v| Rgb8::new(v, v, v).packed()).to_vec();
+        let nine = Palette::new("nine", (0..9).map(|i| Rgb8::new(i * 30, i * 30, 0))).unwrap();
+        let mut mapping = TransferModel::new(&greys, &[1; 5], 5, &Search::default()).mapping(&nine);
+        mapping.sort_by_key(|m| m.0);
+        assert_eq!(mapping.iter().map(|m| m.1.r / 30).collect::<Vec<_>>(), [0, 2, 4, 6, 8]);
+    }
+
+    #[test]
+    fn shares_add_up_and_come_largest_first() {
+        let (colors, counts) = field();
+        for mapping in [
+            TransferModel::new(&colors, &counts, 5, &Search::default()).mapping(&five()),
+            FaithfulModel::new(&colors, &counts, 10, &Search::default()).mapping(&five()),
+        ] {
+            assert!(mapping.is_sorted_by(|a, b| a.2 >= b.2));
+            assert!((mapping.iter().map(|m| m.2).sum::<f64>() - 1.0).abs() < 1e-9);
+        }
+    }
+
+    #[test]
+    fn alpha_bytes_come_back_as_they_went_in() {
+        let colors = [0x80_10_20_30, 0xff_a0_b0_c0];
+        let table = TransferModel::new(&colors, &[1, 1], 2, &Search::default()).table(&five(), 1.0);
+        assert_eq!(table.iter().map(|c| c >> 24).collect::<Vec<_>>(), [0x80, 0xff]);
     }
 }

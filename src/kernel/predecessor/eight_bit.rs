@@ -203,6 +203,56 @@ mod tests {
         Rgb8 { r, g, b }
     }
 
+    /// Blue-green-red, its Lab, that Lab's colour, its HSV, that HSV's colour: from OpenCV 4.6's `cvtColor`.
+    const KNOWN: [[[u8; 3]; 5]; 11] = [
+        [[0, 0, 0], [0, 128, 128], [0, 0, 0], [0, 0, 0], [0, 0, 0]],
+        [[255, 255, 255], [255, 128, 128], [255, 255, 255], [0, 0, 255], [255, 255, 255]],
+        [[0, 0, 255], [136, 208, 195], [1, 2, 255], [0, 255, 255], [0, 0, 255]],
+        [[0, 255, 0], [224, 42, 211], [3, 255, 7], [60, 255, 255], [0, 255, 0]],
+        [[255, 0, 0], [82, 207, 20], [255, 1, 0], [120, 255, 255], [255, 0, 0]],
+        [[128, 128, 128], [137, 128, 128], [128, 128, 128], [0, 0, 128], [128, 128, 128]],
+        [[83, 70, 38], [71, 120, 117], [82, 70, 37], [99, 138, 83], [83, 70, 38]],
+        [[81, 111, 231], [155, 172, 166], [82, 111, 231], [6, 166, 231], [81, 111, 231]],
+        [[200, 130, 17], [133, 125, 84], [200, 130, 23], [101, 233, 200], [200, 133, 17]],
+        [[3, 2, 1], [1, 128, 127], [4, 2, 0], [105, 170, 3], [3, 2, 1]],
+        [[254, 1, 77], [91, 208, 26], [255, 2, 77], [129, 254, 254], [254, 1, 77]],
+    ];
+
+    #[test]
+    fn conversions_give_opencvs_recorded_codes() {
+        let space = EightBit::shared();
+        for [bgr, lab, from_lab, hsv, from_hsv] in KNOWN {
+            assert_eq!(space.lab(rgb(bgr)), lab, "Lab of {bgr:?}");
+            assert_eq!(space.rgb_of_lab(lab), rgb(from_lab), "colour of Lab {lab:?}");
+            assert_eq!(space.hsv(rgb(bgr)), hsv, "HSV of {bgr:?}");
+            // One single pixel takes OpenCV's scalar way, which rounds; whole rows are truncated.
+            let (ours, theirs) = (rgb_of_hsv(hsv), rgb(from_hsv));
+            for (a, b) in [(ours.r, theirs.r), (ours.g, theirs.g), (ours.b, theirs.b)] {
+                assert!(a.abs_diff(b) <= 1, "colour of HSV {hsv:?}: {ours} is not {theirs}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_lab_code_comes_back_as_a_color_without_overflow() {
+        let space = EightBit::shared();
+        for l in 0..=255 {
+            for a in (0..=255).step_by(3) {
+                for b in (0..=255).step_by(3) {
+                    let _ = space.rgb_of_lab([l, a, b]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn blends_round_halves_to_even() {
+        let grey = |v| Rgb8::new(v, v, v);
+        for (new, old, blended) in [(0, 2, 0), (0, 6, 2), (255, 255, 255), (255, 0, 191), (0, 255, 64), (10, 20, 12)] {
+            assert_eq!(blend_three_quarters(grey(new), grey(old)), grey(blended), "{new} over {old}");
+        }
+    }
+
     /// Every colour, as OpenCV converts it. A few codes in a million may differ by one where single precision rounds
     /// the other way: in the cube-root table, and in HSV's products.
     #[cfg(feature = "opencv")]

@@ -253,3 +253,52 @@ pub(super) fn centres(points: impl Iterator<Item = Weighted> + Clone, k: usize, 
     });
     centres
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EFFORT: Effort = Effort { seed: 1, attempts: 10, max_iterations: 100, epsilon: 0.1 };
+
+    #[test]
+    fn separate_groups_get_their_weighted_means() {
+        let groups: Vec<Weighted> = [(10.0, 1.0), (12.0, 3.0), (200.0, 2.0), (206.0, 2.0)]
+            .into_iter()
+            .map(|(v, weight)| ([v, v / 2.0, 0.0], weight))
+            .collect();
+        let found = centres(groups.iter().copied(), 2, &EFFORT);
+        assert_eq!(found, [[11.5, 5.75, 0.0], [203.0, 101.5, 0.0]]);
+    }
+
+    #[test]
+    fn fewer_distinct_points_than_clusters_give_one_centre_each() {
+        let twice: Vec<Weighted> = [40.0, 90.0, 40.0].into_iter().map(|v| ([v; 3], 1.0)).collect();
+        assert_eq!(centres(twice.into_iter(), 5, &EFFORT), [[40.0; 3], [90.0; 3]]);
+        assert_eq!(centres(std::iter::empty(), 5, &EFFORT), <[[f32; 3]; 0]>::default());
+    }
+
+    #[test]
+    fn bins_keep_the_weight_and_the_mean() {
+        let points =
+            || (0..40_000u32).map(|i| ([(i % 251) as f32, (i % 241) as f32, (i % 7) as f32], f64::from(i % 3 + 1)));
+        let moments = |samples: &Samples| {
+            samples.iter().fold([0.0; 4], |[x, y, z, w], (p, weight)| {
+                let [px, py, pz] = p.map(|v| f64::from(v) * weight);
+                [x + px, y + py, z + pz, w + weight]
+            })
+        };
+        let (all, binned) = (Samples::collect(points()), Samples::at_most(500, points()));
+        assert!(binned.len() <= 500 && binned.len() > 100, "{} bins", binned.len());
+        for (a, b) in moments(&all).into_iter().zip(moments(&binned)) {
+            assert!((a - b).abs() < 1e-5 * a, "{a} became {b}");
+        }
+    }
+
+    #[test]
+    fn an_emptied_cluster_starts_again_where_the_fit_is_worst() {
+        let samples = Samples::collect([10.0, 20.0, 240.0].into_iter().map(|v| ([v; 3], 1.0)));
+        let (found, inertia) = samples.lloyd(vec![[15.0; 3], [-500.0; 3]], &EFFORT);
+        assert_eq!(found, [[15.0; 3], [240.0; 3]]);
+        assert_eq!(inertia, 150.0);
+    }
+}
