@@ -91,7 +91,8 @@ impl Clusters {
 }
 
 fn weighted<'a>(points: &'a [[u8; 3]], counts: &'a [u32]) -> impl Iterator<Item = Weighted> + Clone + 'a {
-    points.iter().zip(counts).map(|(point, &count)| (point.map(f32::from), f64::from(count)))
+    let filled = points.iter().zip(counts).filter(|&(_, &count)| count > 0);
+    filled.map(|(point, &count)| (point.map(f32::from), f64::from(count)))
 }
 
 /// Blue, green, red: the order in which the predecessor clustered.
@@ -142,8 +143,8 @@ impl TransferModel {
         palette_len.min(5)
     }
 
-    /// Clusters packed RGBA `colors` (distinct, in a fixed order) by how often they occur. `k` is 1..=255; pictures of
-    /// fewer colours get fewer clusters, and no colours make an empty model.
+    /// Clusters packed RGBA `colors` (distinct, in a fixed order) by how often each occurs, one count per colour. `k`
+    /// is 1..=255; pictures of fewer colours get fewer clusters, and no colours make an empty model.
     pub fn new(colors: &[u32], counts: &[u32], k: usize, search: &Search) -> Self {
         let points: Vec<[u8; 3]> = colors.iter().map(|&c| bgr(Rgb8::from_packed(c))).collect();
         let centres = kmeans::centres(weighted(&points, counts), k, &search.with_epsilon(TRANSFER_EPSILON));
@@ -247,8 +248,8 @@ impl FaithfulModel {
         palette_len.saturating_mul(2).min(10)
     }
 
-    /// Clusters packed RGBA `colors` (distinct, in a fixed order) by how often they occur. `k` is 1..=255; pictures of
-    /// fewer colours get fewer clusters, and no colours make an empty model.
+    /// Clusters packed RGBA `colors` (distinct, in a fixed order) by how often each occurs, one count per colour. `k`
+    /// is 1..=255; pictures of fewer colours get fewer clusters, and no colours make an empty model.
     pub fn new(colors: &[u32], counts: &[u32], k: usize, search: &Search) -> Self {
         let points = Self::points(colors);
         let centres = kmeans::centres(weighted(&points, counts), k, &search.with_epsilon(FAITHFUL_EPSILON));

@@ -15,7 +15,7 @@ const MATRIX_SHIFT: u32 = 12;
 /// Fraction bits of the cube-root table.
 const ROOT_SHIFT: u32 = 15;
 /// Entries of the cube-root table: linear light up to 1.5.
-const ROOT_ENTRIES: usize = 256 * 3 / 2 << GAMMA_SHIFT;
+const ROOT_ENTRIES: usize = (256 * 3 / 2) << GAMMA_SHIFT;
 /// One, in the way back from Lab.
 const BASE: i32 = 1 << 14;
 /// Entries of the table from linear light to code.

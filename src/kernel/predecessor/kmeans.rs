@@ -84,7 +84,7 @@ impl Samples {
         let mut slots = vec![u32::MAX; 1 << (3 * bits)];
         let mut sums: Vec<[f64; 4]> = Vec::new();
         for (point, weight) in points {
-            let bin = point.iter().fold(0, |bin, &v| bin << bits | usize::from(v as u8 >> (8 - bits)));
+            let bin = point.iter().fold(0, |bin, &v| (bin << bits) | usize::from(v as u8 >> (8 - bits)));
             if slots[bin] == u32::MAX {
                 slots[bin] = sums.len() as u32;
                 sums.push([0.0; 4]);
