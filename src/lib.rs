@@ -4,6 +4,8 @@
 //! [`pipeline`] carries a [`pipeline::job::Job`] through decode, model, recolour, encode and manifest.
 //! Imports go one way: kernel ← pipeline ← (cli, main).
 
+#[cfg(feature = "opencv")]
+pub mod baseline;
 pub mod config;
 pub mod kernel;
 pub mod pipeline;
