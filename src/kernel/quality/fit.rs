@@ -367,6 +367,6 @@ mod tests {
         let good = gamut_fit(&whole(wanted.len()), &wanted, &reduced);
         let bad = gamut_fit(&whole(wanted.len()), &wanted, &clipped);
         assert!(good.clipped_share < 0.001 && good.hue_drift_p99 < 3.0, "{good:?}");
-        assert!(bad.clipped_share > 0.3 && bad.hue_drift_p99 > 10.0, "{bad:?}");
+        assert!(bad.clipped_share > 0.25 && bad.hue_drift_p99 > 10.0, "{bad:?}");
     }
 }
