@@ -90,6 +90,11 @@ pub(super) fn probe(format: SourceFormat, bytes: &[u8], limits: &Limits) -> Resu
             })
         }
         SourceFormat::Webp | SourceFormat::Gif | SourceFormat::Bmp | SourceFormat::Tiff => {
+            if let (SourceFormat::Gif, &[_, _, _, _, _, _, w0, w1, h0, h1, ..]) = (format, bytes) {
+                // Its reader wants a frame to be there before it tells the size.
+                let (width, height) = (u16::from_le_bytes([w0, w1]), u16::from_le_bytes([h0, h1]));
+                check(format, width.into(), height.into(), limits)?;
+            }
             let mut decoder = raster::open(format, bytes)?;
             let (width, height) = decoder.dimensions();
             let pixels = check(format, width, height, limits)?;

@@ -3,10 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use moxcms::{
-    CmsError, ColorProfile, DataColorSpace, Layout as CmsLayout, Transform8BitExecutor, Transform16BitExecutor,
-    TransformOptions,
-};
+use moxcms::{CmsError, ColorProfile, DataColorSpace, Layout as CmsLayout, Transform16BitExecutor, TransformOptions};
 use rayon::prelude::*;
 
 use super::planes::{Channels, Layout, to_8_bits};
@@ -17,13 +14,52 @@ pub(super) enum Conversion {
     None,
     /// Grey samples of 8 or 16 bits, by value.
     Gray(Vec<[u8; 3]>),
-    Rgb8(Arc<Transform8BitExecutor>),
-    Cmyk8(Arc<Transform8BitExecutor>),
+    /// 8-bit RGB.
+    Rgb8(Shallow),
+    /// 8-bit CMYK.
+    Cmyk8(Shallow),
     /// RGB or CMYK of 16 bits to RGB of 16 bits.
     Deep(Arc<Transform16BitExecutor>),
 }
 
-/// Pixels a task converts at a time: the copy of them stays in the first-level cache.
+/// A transform of 8-bit samples that computes with 12 bits: the 8-bit transforms cut off where they should round,
+/// which darkens by half a code, and the 16-bit ones take a tenfold time to set up.
+pub(super) struct Shallow(Arc<Transform16BitExecutor>);
+
+/// Scratch of [`Shallow::apply`]: 12-bit samples before and after.
+pub(super) type Scratch = (Vec<u16>, Vec<u16>);
+
+impl Shallow {
+    fn apply(&self, samples: &[u8], rgb: &mut [u8], (before, after): &mut Scratch) -> Result<(), CmsError> {
+        widen(samples, before);
+        after.resize(rgb.len(), 0);
+        self.0.transform(before, after)?;
+        narrow(after, rgb);
+        Ok(())
+    }
+
+    /// The same in place, for RGB.
+    fn apply_in_place(&self, rgb: &mut [u8], (before, after): &mut Scratch) -> Result<(), CmsError> {
+        widen(rgb, before);
+        after.resize(rgb.len(), 0);
+        self.0.transform(before, after)?;
+        narrow(after, rgb);
+        Ok(())
+    }
+}
+
+fn widen(samples: &[u8], wide: &mut Vec<u16>) {
+    wide.clear();
+    wide.extend(samples.iter().map(|&v| u16::from(v) << 4 | u16::from(v) >> 4));
+}
+
+fn narrow(wide: &[u16], rgb: &mut [u8]) {
+    for (rgb, &value) in rgb.iter_mut().zip(wide) {
+        *rgb = ((u32::from(value) * 255 + 2047) / 4095) as u8;
+    }
+}
+
+/// Pixels a task converts at a time: the copies of them stay in the second-level cache.
 const TILE: usize = 4096;
 
 impl Conversion {
@@ -52,28 +88,26 @@ impl Conversion {
     /// Converts a plane of 8-bit RGB in place; leaves it alone when it needs none.
     pub(super) fn apply_rgb8(&self, rgb: &mut [u8]) {
         let Self::Rgb8(transform) = self else { return };
-        rgb.par_chunks_mut(TILE * 3).for_each_init(Vec::new, |copy, tile| {
-            copy.clear();
-            copy.extend_from_slice(tile);
-            warn_once(transform.transform(copy, tile));
+        rgb.par_chunks_mut(TILE * 3).for_each_init(Scratch::default, |scratch, tile| {
+            done(transform.apply_in_place(tile, scratch));
         });
     }
 
     /// Converts a row of 8-bit CMYK to RGB; false when there is no such conversion.
-    pub(super) fn apply_cmyk8(&self, cmyk: &[u8], rgb: &mut [u8]) -> bool {
+    pub(super) fn apply_cmyk8(&self, cmyk: &[u8], rgb: &mut [u8], scratch: &mut Scratch) -> bool {
         let Self::Cmyk8(transform) = self else { return false };
-        warn_once(transform.transform(cmyk, rgb))
+        done(transform.apply(cmyk, rgb, scratch))
     }
 
     /// Converts a row of 16-bit samples to 16-bit RGB; false when there is no such conversion.
     pub(super) fn apply_16(&self, samples: &[u16], rgb: &mut [u16]) -> bool {
         let Self::Deep(transform) = self else { return false };
-        warn_once(transform.transform(samples, rgb))
+        done(transform.transform(samples, rgb))
     }
 }
 
 /// A transform fails only on lengths that do not match, which the callers rule out.
-fn warn_once(result: Result<(), CmsError>) -> bool {
+fn done(result: Result<(), CmsError>) -> bool {
     if let Err(error) = &result {
         tracing::warn!(%error, "a row was left unconverted");
     }
@@ -90,33 +124,35 @@ fn build(bytes: &[u8], layout: Layout) -> Result<Conversion, String> {
         other => return Err(format!("its colour space is {other:?}")),
     };
     // The fixed-point path is off by up to two codes in the dark; the float path is as fast as memory here.
-    let options = TransformOptions {
-        rendering_intent: profile.rendering_intent,
-        prefer_fixed_point: false,
-        ..Default::default()
+    let options = TransformOptions { rendering_intent: profile.rendering_intent, ..Default::default() };
+    let shallow = || {
+        let transform = profile.create_transform_12bit(source, &srgb, CmsLayout::Rgb, options);
+        transform.map(Shallow).map_err(|error| error.to_string())
     };
-    let shallow = || profile.create_transform_8bit(source, &srgb, CmsLayout::Rgb, options).map_err(|e| e.to_string());
-    let deep = || profile.create_transform_16bit(source, &srgb, CmsLayout::Rgb, options).map_err(|e| e.to_string());
+    let deep =
+        || profile.create_transform_16bit(source, &srgb, CmsLayout::Rgb, options).map_err(|error| error.to_string());
     match (layout.channels, profile.color_space) {
         (Channels::Gray, DataColorSpace::Gray | DataColorSpace::Rgb) => {
             let copies = if source == CmsLayout::Gray { 1 } else { 3 };
-            if is_identity(&*shallow()?, &ramp(copies), copies)? {
+            let transform = shallow()?;
+            if is_identity(&transform, &ramp(copies), copies)? {
                 return Ok(Conversion::None);
             }
             if layout.deep {
                 let samples: Vec<u16> = (0..=u16::MAX).flat_map(|v| std::iter::repeat_n(v, copies)).collect();
                 let mut rgb = vec![0; 3 << 16];
-                deep()?.transform(&samples, &mut rgb).map_err(|e| e.to_string())?;
+                deep()?.transform(&samples, &mut rgb).map_err(|error| error.to_string())?;
                 Ok(Conversion::Gray(rgb.as_chunks::<3>().0.iter().map(|rgb| rgb.map(to_8_bits)).collect()))
             } else {
                 let mut rgb = vec![0; 3 << 8];
-                shallow()?.transform(&ramp(copies), &mut rgb).map_err(|e| e.to_string())?;
+                let applied = transform.apply(&ramp(copies), &mut rgb, &mut Scratch::default());
+                applied.map_err(|error| error.to_string())?;
                 Ok(Conversion::Gray(rgb.as_chunks::<3>().0.to_vec()))
             }
         }
         (Channels::Rgb, DataColorSpace::Rgb) => {
             let transform = shallow()?;
-            if is_identity(&*transform, &lattice(), 3)? {
+            if is_identity(&transform, &lattice(), 3)? {
                 return Ok(Conversion::None);
             }
             Ok(if layout.deep { Conversion::Deep(deep()?) } else { Conversion::Rgb8(transform) })
@@ -150,9 +186,9 @@ fn lattice() -> Vec<u8> {
 }
 
 /// Whether a transform to RGB leaves these samples (1 or 3 a pixel) within a code of where they were.
-fn is_identity(transform: &Transform8BitExecutor, samples: &[u8], per_pixel: usize) -> Result<bool, String> {
+fn is_identity(transform: &Shallow, samples: &[u8], per_pixel: usize) -> Result<bool, String> {
     let mut rgb = vec![0; samples.len() / per_pixel * 3];
-    transform.transform(samples, &mut rgb).map_err(|error| error.to_string())?;
+    transform.apply(samples, &mut rgb, &mut Scratch::default()).map_err(|error| error.to_string())?;
     let near = |(pixel, rgb): (&[u8], &[u8; 3])| (0..3).all(|i| pixel[i % per_pixel].abs_diff(rgb[i]) <= 1);
     Ok(samples.chunks_exact(per_pixel).zip(rgb.as_chunks::<3>().0).all(near))
 }

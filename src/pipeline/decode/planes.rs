@@ -1,6 +1,6 @@
 //! Decoded samples to an 8-bit colour plane and an alpha plane, one row at a time.
 
-use super::icc::Conversion;
+use super::icc::{Conversion, Scratch};
 use super::{DecodeError, SourceFormat};
 use crate::kernel::image::BaseImage;
 
@@ -111,14 +111,13 @@ pub(super) struct RowWriter<'a> {
     layout: Layout,
     endian: Endian,
     conversion: &'a Conversion,
-    /// 16-bit colour of a row before and after conversion.
-    before: Vec<u16>,
-    after: Vec<u16>,
+    /// Colour of a row before and after conversion.
+    scratch: Scratch,
 }
 
 impl<'a> RowWriter<'a> {
     pub(super) fn new(layout: Layout, endian: Endian, conversion: &'a Conversion) -> Self {
-        Self { layout, endian, conversion, before: Vec::new(), after: Vec::new() }
+        Self { layout, endian, conversion, scratch: Scratch::default() }
     }
 
     /// Writes one row: `rgb` holds 3 bytes a pixel, `alpha` (given when the layout has it) 1.
@@ -146,7 +145,7 @@ impl<'a> RowWriter<'a> {
         }
     }
 
-    fn write_shallow(&self, row: &[u8], samples: usize, rgb: &mut [u8]) {
+    fn write_shallow(&mut self, row: &[u8], samples: usize, rgb: &mut [u8]) {
         match self.layout.channels {
             Channels::Gray => match self.conversion {
                 Conversion::Gray(table) => {
@@ -167,7 +166,7 @@ impl<'a> RowWriter<'a> {
                 }
             }
             Channels::Cmyk => {
-                if !self.conversion.apply_cmyk8(row, rgb) {
+                if !self.conversion.apply_cmyk8(row, rgb, &mut self.scratch) {
                     for (pixel, rgb) in row.as_chunks::<4>().0.iter().zip(rgb.as_chunks_mut::<3>().0) {
                         *rgb = cmyk_to_rgb(*pixel);
                     }
@@ -191,21 +190,22 @@ impl<'a> RowWriter<'a> {
             }
             (Channels::Rgb | Channels::Cmyk, conversion) => {
                 let color = self.layout.color_samples();
-                self.before.clear();
+                let (before, after) = &mut self.scratch;
+                before.clear();
                 for pixel in pixels {
-                    self.before.extend(pixel.as_chunks::<2>().0[..color].iter().map(|&bytes| sample(bytes)));
+                    before.extend(pixel.as_chunks::<2>().0[..color].iter().map(|&bytes| sample(bytes)));
                 }
-                self.after.resize(rgb.len(), 0);
-                if conversion.apply_16(&self.before, &mut self.after) {
-                    for (rgb, &value) in rgb.iter_mut().zip(&self.after) {
+                after.resize(rgb.len(), 0);
+                if conversion.apply_16(before, after) {
+                    for (rgb, &value) in rgb.iter_mut().zip(&*after) {
                         *rgb = to_8_bits(value);
                     }
                 } else if color == 3 {
-                    for (rgb, &value) in rgb.iter_mut().zip(&self.before) {
+                    for (rgb, &value) in rgb.iter_mut().zip(&*before) {
                         *rgb = to_8_bits(value);
                     }
                 } else {
-                    for (pixel, rgb) in self.before.as_chunks::<4>().0.iter().zip(rgb.as_chunks_mut::<3>().0) {
+                    for (pixel, rgb) in before.as_chunks::<4>().0.iter().zip(rgb.as_chunks_mut::<3>().0) {
                         *rgb = cmyk_to_rgb(pixel.map(to_8_bits));
                     }
                 }

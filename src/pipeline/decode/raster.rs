@@ -43,18 +43,19 @@ pub(super) fn decode(bytes: &[u8], probe: &Probe, limits: &Limits) -> Result<Pla
     }
     let pixels = header::check(format, probe.width, probe.height, limits)?;
     let layout = layout(format, decoder.color_type())?;
-    let mut allowance = ImageLimits::no_limits();
-    allowance.max_image_width = Some(limits.max_side);
-    allowance.max_image_height = Some(limits.max_side);
-    // The result, and the samples as the file stores them (four bytes at most for each of ours).
-    allowance.max_alloc = Some(pixels * layout.bytes_per_pixel() as u64 * 5 + BESIDE_BYTES);
-    decoder.set_limits(allowance).map_err(refused)?;
+    // Before the limits are set: TIFF's reader forgets its tags with them.
     let mut profile = decoder.icc_profile().unwrap_or_default();
     if matches!(decoder.original_color_type(), ExtendedColorType::Cmyk8 | ExtendedColorType::Cmyk16)
         && profile.take().is_some()
     {
         tracing::warn!(format = format.name(), "the CMYK profile is ignored, the inks are converted without it");
     }
+    let mut allowance = ImageLimits::no_limits();
+    allowance.max_image_width = Some(limits.max_side);
+    allowance.max_image_height = Some(limits.max_side);
+    // The result, and the samples as the file stores them (four bytes at most for each of ours).
+    allowance.max_alloc = Some(pixels * layout.bytes_per_pixel() as u64 * 5 + BESIDE_BYTES);
+    decoder.set_limits(allowance).map_err(refused)?;
     let mut raster = vec![0; pixels as usize * layout.bytes_per_pixel()];
     if decoder.total_bytes() != raster.len() as u64 {
         return Err(broken("its headers disagree on the size"));
@@ -111,12 +112,14 @@ fn refusal(format: SourceFormat, error: &ImageError) -> DecodeError {
 
 /// Whether the bytes ran out, wherever in the chain of causes that is said.
 fn ends_early(error: &ImageError) -> bool {
+    let io = |error: &std::io::Error| error.kind() == ErrorKind::UnexpectedEof;
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = cause {
-        if error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::UnexpectedEof) {
+        // The reader of GIF has a variant of its own for it, in a crate that is not ours to name: its text must do.
+        if error.downcast_ref().is_some_and(io) || error.to_string() == "Unexpected End of File" {
             return true;
         }
         cause = error.source();
     }
-    matches!(error, ImageError::IoError(error) if error.kind() == ErrorKind::UnexpectedEof)
+    matches!(error, ImageError::IoError(error) if io(error))
 }
