@@ -708,6 +708,47 @@ fn a_header_that_claims_more_than_the_file_holds_is_refused() {
     }
 }
 
+/// The samplings, orders and markers that a JPEG's data may come in.
+fn jpeg_kinds(width: u32, height: u32, samples: &[u8]) -> Vec<(String, Vec<u8>)> {
+    let mut kinds = Vec::new();
+    for sampling in [SamplingFactor::F_1_1, SamplingFactor::F_2_1, SamplingFactor::F_2_2, SamplingFactor::F_4_1] {
+        for (progressive, restart) in [(false, 0), (false, 5), (true, 0)] {
+            let bytes = jpeg_with((width, height), JpegColor::Rgb, samples, |encoder| {
+                encoder.set_sampling_factor(sampling);
+                encoder.set_progressive(progressive);
+                encoder.set_optimized_huffman_tables(!progressive && restart == 0);
+                if restart > 0 {
+                    encoder.set_restart_interval(restart);
+                }
+            });
+            kinds.push((format!("{sampling:?} progressive {progressive} restart {restart}"), bytes));
+        }
+    }
+    kinds
+}
+
+#[test]
+fn flat_jpegs_are_not_taken_for_cut_ones() {
+    for (width, height) in [(7, 5), (150, 90), (256, 64), (300, 33)] {
+        let flat = [250, 251, 252].repeat((width * height) as usize);
+        for (kind, bytes) in jpeg_kinds(width, height, &flat) {
+            let image = decode(&bytes, &Limits::default()).unwrap_or_else(|error| panic!("{kind}: {error}"));
+            assert!(worst_difference(image.rgb(), &flat) <= 2, "{width}×{height} {kind}");
+        }
+    }
+}
+
+#[test]
+fn a_jpeg_whose_header_is_taller_than_its_data_is_refused() {
+    let picture = pattern(200, 64);
+    for (kind, mut bytes) in jpeg_kinds(200, 64, &picture) {
+        let frame = bytes.windows(2).position(|window| matches!(window, [0xFF, 0xC0 | 0xC2])).unwrap();
+        bytes[frame + 6] = 160;
+        let error = refused(&bytes);
+        assert_eq!(error.class(), "broken-picture", "{kind}: {error}");
+    }
+}
+
 // Files that are no pictures, or not whole
 
 #[test]

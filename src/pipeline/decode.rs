@@ -11,6 +11,7 @@
 mod header;
 mod icc;
 mod jpeg;
+mod jpeg_scan;
 mod orient;
 mod planes;
 mod png_rows;

@@ -11,7 +11,7 @@ use zune_jpeg::zune_core::options::DecoderOptions;
 
 use super::icc::Conversion;
 use super::planes::{Channels, Layout, Planes};
-use super::{DecodeError, Limits, Probe, SourceFormat, header};
+use super::{DecodeError, Limits, Probe, SourceFormat, header, jpeg_scan};
 
 const FORMAT: SourceFormat = SourceFormat::Jpeg;
 
@@ -136,7 +136,7 @@ impl Header {
 }
 
 /// Length of entropy-coded data: up to the next marker that is neither a stuffed byte nor a restart.
-fn entropy_coded(data: &[u8]) -> usize {
+pub(super) fn entropy_coded(data: &[u8]) -> usize {
     let mut at = 0;
     while let Some(offset) = data.get(at..).and_then(|rest| rest.iter().position(|&byte| byte == 0xFF)) {
         at += offset;
@@ -171,6 +171,7 @@ pub(super) fn decode(bytes: &[u8], probe: &Probe, limits: &Limits) -> Result<Pla
         let stored = decoder.input_colorspace().unwrap_or(ColorSpace::CMYK);
         decoder.set_options(options.jpeg_set_out_colorspace(stored));
         let mut inks = decoder.decode().map_err(refusal)?;
+        whole(bytes, &inks, size, 4)?;
         if stored == ColorSpace::YCCK {
             ycck_to_cmyk(&mut inks);
         } else if header.adobe {
@@ -186,7 +187,11 @@ pub(super) fn decode(bytes: &[u8], probe: &Probe, limits: &Limits) -> Result<Pla
     let turbo: Option<Vec<u8>> = None;
     let rgb = match turbo {
         Some(rgb) => rgb,
-        None => decoder.decode().map_err(refusal)?,
+        None => {
+            let rgb = decoder.decode().map_err(refusal)?;
+            whole(bytes, &rgb, size, 3)?;
+            rgb
+        }
     };
     let mut planes = Planes { width: size.0, height: size.1, rgb, alpha: None };
     if header.components == 1 {
@@ -201,6 +206,16 @@ pub(super) fn decode(bytes: &[u8], probe: &Probe, limits: &Limits) -> Result<Pla
         Conversion::new(profile.as_deref(), layout).apply_rgb8(&mut planes.rgb);
     }
     Ok(planes)
+}
+
+/// Refuses a picture whose data stops before its last block although the end marker is there.
+fn whole(bytes: &[u8], samples: &[u8], (width, height): (u32, u32), channels: usize) -> Result<(), DecodeError> {
+    if jpeg_scan::ends_in_repetition(samples, width as usize, height as usize, channels)
+        && !jpeg_scan::covers_picture(bytes)
+    {
+        return Err(truncated(&format!("its data does not fill {width}×{height} pixels")));
+    }
+    Ok(())
 }
 
 /// YCCK to ink amounts, in place.
