@@ -33,6 +33,8 @@ pub(super) struct Header {
     pub components: u8,
     pub progressive: bool,
     pub orientation: u8,
+    /// The first scan of a sequential file leaves components to later ones.
+    separate_scans: bool,
     /// An Adobe segment is there, by which CMYK files say that they store light instead of ink.
     adobe: bool,
     /// Horizontal × vertical sampling factors: their sum over the components, and the largest of each.
@@ -90,7 +92,10 @@ impl Header {
                 0xEE if segment.starts_with(b"Adobe") => header.adobe = true,
                 0xDA if header.components == 0 => return Err(broken("its data comes before its frame header")),
                 0xDA if extent == Extent::UntilFirstScan => return Ok(header),
-                0xDA => at += entropy_coded(bytes.get(at..).unwrap_or_default()),
+                0xDA => {
+                    header.separate_scans |= !header.progressive && segment.first() != Some(&header.components);
+                    at += entropy_coded(bytes.get(at..).unwrap_or_default());
+                }
                 _ => {}
             }
         }
@@ -166,6 +171,15 @@ pub(super) fn decode(bytes: &[u8], probe: &Probe, limits: &Limits) -> Result<Pla
     }
     let profile = decoder.icc_profile();
 
+    #[cfg(feature = "turbojpeg")]
+    let turbo = if header.components == 4 { None } else { turbo::decode_rgb(bytes, size) };
+    #[cfg(not(feature = "turbojpeg"))]
+    let turbo: Option<Vec<u8>> = None;
+    if turbo.is_none() && header.separate_scans {
+        // zune-jpeg 0.5.15 shifts the colours of such files and loses their last rows.
+        return Err(unsupported("it is a baseline file that stores its colour channels one after the other"));
+    }
+
     if header.components == 4 {
         // Unconverted, because a profile wants the inks.
         let stored = decoder.input_colorspace().unwrap_or(ColorSpace::CMYK);
@@ -181,10 +195,6 @@ pub(super) fn decode(bytes: &[u8], probe: &Probe, limits: &Limits) -> Result<Pla
         return Planes::from_raster(inks, size, layout, &Conversion::new(profile.as_deref(), layout));
     }
 
-    #[cfg(feature = "turbojpeg")]
-    let turbo = turbo::decode_rgb(bytes, size);
-    #[cfg(not(feature = "turbojpeg"))]
-    let turbo: Option<Vec<u8>> = None;
     let rgb = match turbo {
         Some(rgb) => rgb,
         None => {
