@@ -29,9 +29,9 @@ pub struct ClusterOptions {
     pub min_share: f32,
     /// Clusters nearer to each other than this (ΔE 1976) become one.
     pub merge_distance: f32,
-    /// Clusters that are tried before `min_share` decides; at most [`MAX_CLUSTERS`].
+    /// Clusters that are tried before `min_share` decides.
     pub min_clusters: usize,
-    /// The most clusters, 1 to [`MAX_CLUSTERS`].
+    /// The most clusters, at least 1; a model takes up to [`MAX_CLUSTERS`].
     pub max_clusters: usize,
 }
 
@@ -72,7 +72,7 @@ pub fn bins(colors: &[u32], labs: [&[f32]; 3], counts: &[u32]) -> Vec<Point> {
         .collect()
 }
 
-/// Clusters `points`; between 1 and [`MAX_CLUSTERS`] clusters, largest first. The result depends on the points alone:
+/// Clusters `points`; between 1 and `max_clusters` clusters, largest first. The result depends on the points alone:
 /// the seed of the k-means++ draws is a hash of them.
 ///
 /// No points give no clusters.
@@ -84,7 +84,7 @@ pub fn cluster(points: &[Point], options: &ClusterOptions) -> Vec<Cluster> {
     let total: f64 = points.iter().map(|p| f64::from(p.weight)).sum();
     let mut nearest = vec![f32::MAX; points.len()];
     let mut centers: Vec<Lab> = Vec::new();
-    while centers.len() < options.max_clusters.clamp(1, MAX_CLUSTERS) {
+    while centers.len() < options.max_clusters.max(1) {
         let Some(next) = draw(points, &nearest, centers.is_empty(), &mut random) else { break };
         for (d, p) in nearest.iter_mut().zip(points) {
             *d = d.min(p.lab.distance_squared(next));
@@ -163,10 +163,10 @@ fn lloyd(points: &[Point], mut centers: Vec<Lab>, max_iterations: u32) -> Vec<Cl
     let mut shares = Vec::new();
     for _ in 0..max_iterations.max(1) {
         let k = centers.len();
-        let partials: Vec<[[f64; 4]; MAX_CLUSTERS]> = points
+        let partials: Vec<Vec<[f64; 4]>> = points
             .par_chunks(CHUNK)
             .map(|chunk| {
-                let mut sums = [[0f64; 4]; MAX_CLUSTERS];
+                let mut sums = vec![[0f64; 4]; k];
                 for p in chunk {
                     let mut best = (f32::MAX, 0);
                     for (i, &c) in centers.iter().enumerate() {
@@ -184,7 +184,7 @@ fn lloyd(points: &[Point], mut centers: Vec<Lab>, max_iterations: u32) -> Vec<Cl
                 sums
             })
             .collect();
-        let mut sums = [[0f64; 4]; MAX_CLUSTERS];
+        let mut sums = vec![[0f64; 4]; k];
         for partial in &partials {
             for (sum, part) in sums.iter_mut().zip(partial) {
                 for (x, y) in sum.iter_mut().zip(part) {

@@ -143,6 +143,8 @@ pub struct Raster {
     has_alpha: bool,
     pixels: Vec<u32>,
     next: usize,
+    /// Its colours when there are at most 256, ascending.
+    palette: Option<Vec<u32>>,
 }
 
 impl Raster {
@@ -164,15 +166,25 @@ impl Raster {
                 got: pixels.len() * 4,
             });
         }
-        let has_alpha = pixels.iter().any(|p| p >> 24 != 255);
-        Ok(Self { width, height, has_alpha, pixels, next: 0 })
+        Ok(Self::of_length(width, height, pixels))
     }
 
     /// As [`Raster::new`], for lengths that are right by construction.
     pub(crate) fn of_length(width: u32, height: u32, pixels: Vec<u32>) -> Self {
         debug_assert!(width > 0 && height > 0 && pixels.len() == width as usize * height as usize);
         let has_alpha = pixels.iter().any(|p| p >> 24 != 255);
-        Self { width, height, has_alpha, pixels, next: 0 }
+        let palette = few_colors(&pixels);
+        Self { width, height, has_alpha, pixels, next: 0, palette }
+    }
+
+    /// Reads `rows` into memory.
+    pub fn read(rows: &mut dyn Rows) -> Self {
+        let (width, height) = (rows.width(), rows.height());
+        let mut pixels = vec![0u32; width as usize * height as usize];
+        for row in pixels.chunks_exact_mut(width as usize) {
+            rows.next_row(row);
+        }
+        Self::of_length(width, height, pixels)
     }
 
     /// The packed pixels, row-major.
@@ -201,4 +213,34 @@ impl Rows for Raster {
         row.copy_from_slice(&self.pixels[self.next..self.next + row.len()]);
         self.next += row.len();
     }
+    fn palette(&self) -> Option<&[u32]> {
+        self.palette.as_deref()
+    }
+    fn next_indices(&mut self, row: &mut [u8]) {
+        let pixels = &self.pixels[self.next..self.next + row.len()];
+        self.next += row.len();
+        if let Some(palette) = &self.palette {
+            for (slot, p) in row.iter_mut().zip(pixels) {
+                *slot = palette.binary_search(p).unwrap_or(0) as u8;
+            }
+        }
+    }
+}
+
+/// The distinct pixels, ascending, when there are at most 256.
+fn few_colors(pixels: &[u32]) -> Option<Vec<u32>> {
+    let mut colors: Vec<u32> = Vec::with_capacity(256);
+    let mut last = None;
+    for &p in pixels {
+        if last != Some(p) {
+            last = Some(p);
+            if let Err(place) = colors.binary_search(&p) {
+                if colors.len() == 256 {
+                    return None;
+                }
+                colors.insert(place, p);
+            }
+        }
+    }
+    Some(colors)
 }

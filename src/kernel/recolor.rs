@@ -8,7 +8,7 @@ use pulp::Arch;
 use rayon::prelude::*;
 
 use super::cluster::MAX_CLUSTERS;
-use super::color::{DECODE, ENCODE, ENCODE_SIZE, Lab, encode_index, encode_srgb};
+use super::color::{ENCODE, ENCODE_SIZE, Lab, encode_index, encode_srgb};
 use super::gamut;
 use super::model::{BLOCK, ColorModel, LabPlanes, SoftWeights, WEIGHT_ONE};
 
@@ -25,52 +25,52 @@ const GRID: usize = 33;
 ///
 /// Colour tables cover the list and one more entry, transparent black, for hidden pixels.
 #[derive(Debug, Clone)]
-pub struct ColorSet {
-    colors: Vec<u32>,
+pub struct ColorSet<'a> {
+    colors: &'a [u32],
+    labs: &'a LabPlanes,
     weights: Weighting,
 }
 
 #[derive(Debug, Clone)]
 enum Weighting {
-    /// Coordinates and weights of every colour.
-    Exact(LabPlanes, SoftWeights),
+    /// Weights of every colour.
+    Exact(SoftWeights),
     /// Weights on a regular RGB grid; displacements are interpolated between its nodes.
     Grid(SoftWeights),
 }
 
-impl ColorSet {
+impl<'a> ColorSet<'a> {
     /// Prepares `colors`, whose coordinates are `labs`, for maps on `model`.
     ///
     /// Up to a bound on memory every colour has its own weights; beyond it they are interpolated from a 33³ grid, which
     /// changes results by less than ΔE2000 1.
-    pub fn new(model: &ColorModel, colors: Vec<u32>, labs: LabPlanes) -> Self {
+    pub fn new(model: &ColorModel, colors: &'a [u32], labs: &'a LabPlanes) -> Self {
         if colors.len() * model.clusters().len() * 2 <= EXACT_WEIGHT_BYTES {
-            let weights = model.weights(&labs);
-            Self { colors, weights: Weighting::Exact(labs, weights) }
+            Self { colors, labs, weights: Weighting::Exact(model.weights(labs)) }
         } else {
-            Self::on_grid(model, colors)
+            Self::on_grid(model, colors, labs)
         }
     }
 
-    fn on_grid(model: &ColorModel, colors: Vec<u32>) -> Self {
+    fn on_grid(model: &ColorModel, colors: &'a [u32], labs: &'a LabPlanes) -> Self {
         let nodes = (0..GRID * GRID * GRID).map(|i| {
             let code = |step: usize| (step as f32 * (255.0 / (GRID - 1) as f32)) / 255.0;
             [code(i / (GRID * GRID)), code(i / GRID % GRID), code(i % GRID)]
         });
         let decode = |v: f32| if v <= 0.04045 { v / 12.92 } else { ((v + 0.055) / 1.055).powf(2.4) };
-        let mut labs = LabPlanes::default();
+        let mut grid = LabPlanes::default();
         for node in nodes {
             let lab = Lab::from_linear(node.map(decode));
-            labs.l.push(lab.l);
-            labs.a.push(lab.a);
-            labs.b.push(lab.b);
+            grid.l.push(lab.l);
+            grid.a.push(lab.a);
+            grid.b.push(lab.b);
         }
-        Self { colors, weights: Weighting::Grid(model.weights(&labs)) }
+        Self { colors, labs, weights: Weighting::Grid(model.weights(&grid)) }
     }
 
     /// The colours, packed.
-    pub fn colors(&self) -> &[u32] {
-        &self.colors
+    pub fn colors(&self) -> &'a [u32] {
+        self.colors
     }
 }
 
@@ -209,20 +209,20 @@ impl SoftMap {
     }
 
     /// The table of output colours: one packed opaque entry a colour of `set`, then one of transparent black.
-    pub fn table(&self, set: &ColorSet) -> Vec<u32> {
+    pub fn table(&self, set: &ColorSet<'_>) -> Vec<u32> {
         let n = set.colors.len();
         let mut table = vec![0u32; n + 1];
         if self.strength == 0.0 || self.offsets.is_empty() {
-            table[..n].copy_from_slice(&set.colors);
+            table[..n].copy_from_slice(set.colors);
             return table;
         }
         let arch = Arch::new();
         match &set.weights {
-            Weighting::Exact(labs, weights) => {
+            Weighting::Exact(weights) => {
                 table[..n].par_chunks_mut(PIECE).enumerate().for_each(|(p, out)| {
                     arch.dispatch(|| {
                         for (b, out) in out.chunks_mut(BLOCK).enumerate() {
-                            let block = self.exact_block(labs, weights, p * PIECE + b * BLOCK, out.len());
+                            let block = self.exact_block(set.labs, weights, p * PIECE + b * BLOCK, out.len());
                             pack_block(&block, out);
                         }
                     });
@@ -230,10 +230,10 @@ impl SoftMap {
             }
             Weighting::Grid(weights) => {
                 let grid = self.displacements(weights);
-                table[..n].par_chunks_mut(PIECE).zip(set.colors.par_chunks(PIECE)).for_each(|(out, colors)| {
+                table[..n].par_chunks_mut(PIECE).enumerate().for_each(|(p, out)| {
                     arch.dispatch(|| {
-                        for (out, colors) in out.chunks_mut(BLOCK).zip(colors.chunks(BLOCK)) {
-                            let block = self.grid_block(&grid, colors);
+                        for (b, out) in out.chunks_mut(BLOCK).enumerate() {
+                            let block = self.grid_block(&grid, set, p * PIECE + b * BLOCK, out.len());
                             pack_block(&block, out);
                         }
                     });
@@ -325,14 +325,13 @@ impl SoftMap {
 
     /// Tetrahedral interpolation of the displacements (six tetrahedra a cell, split along the grey diagonal).
     #[inline(always)]
-    fn grid_block(&self, grid: &[[f32; 4]], colors: &[u32]) -> [[f32; BLOCK]; 3] {
-        let planes = {
-            let mut padded = [0u32; BLOCK];
-            padded[..colors.len()].copy_from_slice(colors);
-            lab_block(&padded)
-        };
+    fn grid_block(&self, grid: &[[f32; 4]], set: &ColorSet<'_>, start: usize, len: usize) -> [[f32; BLOCK]; 3] {
+        let mut lab = [[0f32; BLOCK]; 3];
+        lab[0][..len].copy_from_slice(&set.labs.l[start..start + len]);
+        lab[1][..len].copy_from_slice(&set.labs.a[start..start + len]);
+        lab[2][..len].copy_from_slice(&set.labs.b[start..start + len]);
         let mut shift = [[0f32; BLOCK]; 4];
-        for (i, &packed) in colors.iter().enumerate() {
+        for (i, &packed) in set.colors[start..start + len].iter().enumerate() {
             let [r, g, b, _] = packed.to_le_bytes();
             let place = |v: u8| {
                 let at = f32::from(v) * ((GRID - 1) as f32 / 255.0);
@@ -362,28 +361,8 @@ impl SoftMap {
                 shift[3][i] += part * node[3];
             }
         }
-        self.move_block(&planes, &shift)
+        self.move_block(&lab, &shift)
     }
-}
-
-#[inline(always)]
-fn lab_block(colors: &[u32; BLOCK]) -> [[f32; BLOCK]; 3] {
-    let lut = &*DECODE;
-    let mut linear = [[0f32; BLOCK]; 3];
-    for (i, &packed) in colors.iter().enumerate() {
-        let [r, g, b, _] = packed.to_le_bytes();
-        linear[0][i] = lut[r as usize];
-        linear[1][i] = lut[g as usize];
-        linear[2][i] = lut[b as usize];
-    }
-    let mut out = [[0f32; BLOCK]; 3];
-    for i in 0..BLOCK {
-        let lab = Lab::from_linear([linear[0][i], linear[1][i], linear[2][i]]);
-        out[0][i] = lab.l;
-        out[1][i] = lab.a;
-        out[2][i] = lab.b;
-    }
-    out
 }
 
 /// Brings a block of Lab colours into the gamut, codes it and packs it.
@@ -474,4 +453,105 @@ fn isotonic(values: &[f32]) -> Vec<f32> {
         pools.push(pool);
     }
     pools.into_iter().flat_map(|(mean, count)| std::iter::repeat_n(mean as f32, count)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::color::{Rgb8, delta_e_2000};
+    use crate::kernel::image::BaseImage;
+    use crate::kernel::quality::gain::NeighborPairs;
+    use crate::kernel::unique::IndexedImage;
+
+    /// A smooth field with five regions, as photographs have.
+    fn model() -> (IndexedImage, LabPlanes, ColorModel) {
+        let (w, h) = (160u32, 120u32);
+        let mut rgb = Vec::new();
+        for y in 0..h {
+            for x in 0..w {
+                let (u, v) = (x as f32 / w as f32, y as f32 / h as f32);
+                let wave = |f: f32, p: f32| 0.5 + 0.5 * (f * u + 3.0 * v * f + p).sin();
+                rgb.extend([wave(5.0, 0.0), wave(4.0, 2.0), wave(3.0, 4.0)].map(|c| (c * 255.0) as u8));
+            }
+        }
+        let image = IndexedImage::new(BaseImage::new(w, h, rgb, None).unwrap(), 0);
+        let labs = LabPlanes::new(image.colors());
+        let neighbors = NeighborPairs::new(image.colors(), 4096);
+        let model = ColorModel::new(&image, &labs, &neighbors, 5, 50);
+        (image, labs, model)
+    }
+
+    fn targets() -> Vec<Lab> {
+        ["#264653", "#2A9D8F", "#E9C46A", "#F4A261", "#E76F51"]
+            .iter()
+            .map(|c| c.parse::<Rgb8>().unwrap().lab())
+            .collect()
+    }
+
+    #[test]
+    fn centers_as_their_own_targets_change_nothing_by_more_than_one_code() {
+        let (image, labs, model) = model();
+        let own: Vec<Lab> = model.clusters().iter().map(|c| c.center.to_rgb8().lab()).collect();
+        let map = SoftMap::new(&model, &own, slope(&model, &own), 1.0, Vec::new());
+        let set = ColorSet::new(&model, image.colors(), &labs);
+        for (from, to) in image.colors().iter().zip(map.table(&set)) {
+            let off = from.to_le_bytes().iter().zip(to.to_le_bytes()).map(|(x, y)| x.abs_diff(y)).max();
+            assert!(off <= Some(1), "{:?} {:?}", Rgb8::from_packed(*from), Rgb8::from_packed(to));
+        }
+    }
+
+    #[test]
+    fn strength_zero_is_the_picture_itself() {
+        let (image, labs, model) = model();
+        let map = SoftMap::new(&model, &targets(), 1.0, 0.0, Vec::new());
+        let table = map.table(&ColorSet::new(&model, image.colors(), &labs));
+        assert_eq!(&table[..image.colors().len()], image.colors());
+    }
+
+    #[test]
+    fn the_grid_stays_within_one_of_the_exact_path() {
+        let (image, labs, model) = model();
+        let map = SoftMap::new(&model, &targets(), 0.8, 1.0, Vec::new());
+        let exact = map.table(&ColorSet::new(&model, image.colors(), &labs));
+        let grid = map.table(&ColorSet::on_grid(&model, image.colors(), &labs));
+        let worst = exact
+            .iter()
+            .zip(&grid)
+            .map(|(&x, &y)| delta_e_2000(Rgb8::from_packed(x).lab(), Rgb8::from_packed(y).lab()))
+            .fold(0.0, f32::max);
+        assert!(worst <= 1.0, "{worst}");
+    }
+
+    #[test]
+    fn anchors_land_exactly_and_protected_colors_stay() {
+        let (image, labs, model) = model();
+        let from = Rgb8::from_packed(image.colors()[image.colors().len() / 2]);
+        let to = Rgb8::new(10, 120, 200);
+        for (anchor, expected) in [(to, to), (from, from)] {
+            let anchors = vec![Anchor { from: from.lab(), to: anchor.lab() }];
+            let map = SoftMap::new(&model, &targets(), 0.8, 1.0, anchors);
+            let table = map.table(&ColorSet::new(&model, image.colors(), &labs));
+            let at = image.colors().iter().position(|&c| c == from.packed()).unwrap();
+            assert_eq!(Rgb8::from_packed(table[at]), expected);
+        }
+    }
+
+    #[test]
+    fn grey_ramps_never_darken_on_their_way_up() {
+        let (_, _, model) = model();
+        let ramp: Vec<u32> = (0..=255u8).map(|v| Rgb8::new(v, v, v).packed()).collect();
+        let labs = LabPlanes::new(&ramp);
+        // Targets against the order of lightness: the guard has work to do.
+        let mut targets = targets();
+        targets.sort_by(|x, y| y.l.total_cmp(&x.l));
+        let map = SoftMap::new(&model, &targets, 0.6, 1.0, Vec::new());
+        let out = map.labs(&labs, &model.weights(&labs));
+        assert!(out.l.windows(2).all(|w| w[1] >= w[0] - 1e-3), "{:?}", out.l);
+    }
+
+    #[test]
+    fn pools_of_violators_become_their_mean() {
+        assert_eq!(isotonic(&[1.0, 3.0, 2.0, 4.0]), [1.0, 2.5, 2.5, 4.0]);
+        assert_eq!(isotonic(&[3.0, 2.0, 1.0]), [2.0, 2.0, 2.0]);
+    }
 }

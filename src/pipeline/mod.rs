@@ -1,10 +1,15 @@
 //! From bytes to bytes: decode, model, recolour, encode, and say what happened.
 
+pub mod base;
 pub mod contact_sheet;
 pub mod decode;
 pub mod encode;
 pub mod gallery;
 pub mod job;
 pub mod manifest;
+pub mod output;
 pub mod palette_file;
+pub mod recoloring;
 pub mod run;
+pub mod timing;
+pub mod variation;

@@ -1,10 +1,34 @@
 //! Runs one job: decode once, model once, then every palette and every output, and the manifest last.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::time::Instant;
 
-use super::job::Job;
-use super::manifest::Manifest;
+use rayon::prelude::*;
+use sha2::{Digest as _, Sha256};
+
+use super::base::Base;
+use super::contact_sheet::{self, Plan, Tile};
+use super::encode::{self, EncodeOptions};
+use super::gallery::{self, Card, Preview};
+use super::job::{self, BackgroundAction, Format, GenerateRequest, Job, OutputRequest, PaletteRequest};
+use super::manifest::{Failure, Manifest, Source, State, VariationEntry};
+use super::output::OutputFolder;
+use super::palette_file;
+use super::recoloring::Recoloring;
+use super::timing::{self, Timings};
+use super::variation::{self, PlannedOutput, PlannedVariation, Pictures};
 use crate::kernel::color::Rgb8;
+use crate::kernel::harmony;
+use crate::kernel::image::Raster;
+use crate::kernel::palette::{Palette, Role};
+use crate::pipeline::base::Models;
+
+/// Changes when the same job would give other pictures.
+pub const RECIPE_VERSION: &str = "1";
+
+/// The colours of the picture that the gallery shows and that harmonies are made of.
+const OWN_COLORS: usize = 8;
 
 /// What a run needs besides the job. Built from the configuration by the caller.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,7 +44,7 @@ pub struct RunOptions {
     /// Quality of outputs that name none, 1 to 100.
     pub quality: u8,
     /// Format of jobs that name no output.
-    pub format: super::job::Format,
+    pub format: Format,
     /// Most palettes a job may have.
     pub max_palettes: usize,
     /// Most outputs a job may have.
@@ -75,29 +99,308 @@ pub enum RunError {
 
 /// Runs `job` on the picture in `source` and writes everything into `out`.
 ///
-/// A picture that cannot be used gives a manifest of state failed, which is written too.
+/// A picture that cannot be used gives a manifest of state failed, which is written too. A variation that fails is
+/// listed with its error and does not stop the others. The manifest is written last: where there is one, everything it
+/// lists is complete.
 ///
 /// # Errors
 /// [`RunError`] when the job is not valid or `out` cannot be written.
 pub fn run(
-    _job: &Job,
-    _source: &[u8],
-    _out: &Path,
-    _options: &RunOptions,
-    _observe: &(dyn Fn(Event) + Sync),
+    job: &Job,
+    source: &[u8],
+    out: &Path,
+    options: &RunOptions,
+    observe: &(dyn Fn(Event) + Sync),
 ) -> Result<Manifest, RunError> {
-    Err(RunError::Job("not built".into()))
+    let start = Instant::now();
+    admit(job, options)?;
+    let output_error = |source| RunError::Output { path: out.display().to_string(), source };
+    let folder = OutputFolder::open(out).map_err(output_error)?;
+    // From here until the new manifest is written, none says that the folder is complete.
+    folder.remove("manifest.json").map_err(output_error)?;
+    let timings = Timings::default();
+    let mut manifest = begin(job, source);
+    let pages = match Base::new(source, options, options.gallery, &timings) {
+        Ok(base) => Some(render(job, &base, &folder, options, &timings, &mut manifest, observe)),
+        Err(error) => {
+            manifest.state = State::Failed;
+            let message = explain(error.to_string(), error.class());
+            manifest.error = Some(Failure { class: error.class().into(), message });
+            None
+        }
+    };
+    timings.add("total", start);
+    manifest.timings_ms = timings.to_map();
+    manifest.peak_bytes = timing::peak_bytes();
+    if let Some(pages) = pages
+        && options.gallery
+    {
+        pages.write(&folder, &mut manifest, &timings).map_err(output_error)?;
+        timings.add("total", start);
+        manifest.timings_ms = timings.to_map();
+        manifest.timings_ms.insert("total".into(), (start.elapsed().as_secs_f64() * 1e6).round() / 1e3);
+        manifest.peak_bytes = timing::peak_bytes();
+    }
+    let json = serde_json::to_vec_pretty(&manifest).map_err(|error| output_error(error.into()))?;
+    folder.write("manifest.json", &json).map_err(output_error)?;
+    Ok(manifest)
+}
+
+/// Names the setting that lifts a limit.
+fn explain(message: String, class: &str) -> String {
+    if class == "picture-too-large" { message.replace("raise the limit", "raise CONCEPT_MAX_PIXELS") } else { message }
+}
+
+/// Refuses what cannot be run as written.
+fn admit(job: &Job, options: &RunOptions) -> Result<(), RunError> {
+    job.validate().map_err(|error| RunError::Job(error.to_string()))?;
+    let refuse = |problem: String| Err(RunError::Job(problem));
+    let palettes = match &job.palettes {
+        PaletteRequest::List(list) => list.len(),
+        PaletteRequest::Generate(GenerateRequest { generate }) => *generate as usize,
+    };
+    if palettes > options.max_palettes {
+        return refuse(format!(
+            "palettes: there are {palettes}; the limit is {}; split the job or raise CONCEPT_MAX_PALETTES",
+            options.max_palettes
+        ));
+    }
+    if job.outputs.len() > options.max_outputs {
+        return refuse(format!(
+            "outputs: there are {}; the limit is {}; split the job or raise CONCEPT_MAX_OUTPUTS",
+            job.outputs.len(),
+            options.max_outputs
+        ));
+    }
+    for (asked, field) in [
+        (!job.effects.is_empty(), "effects"),
+        (job.background.action == BackgroundAction::Remove || job.background.matte, "background"),
+        (!job.steps.is_empty(), "steps"),
+    ] {
+        if asked {
+            return refuse(format!("{field}: not available in this version yet; leave the field out"));
+        }
+    }
+    Ok(())
+}
+
+fn begin(job: &Job, source: &[u8]) -> Manifest {
+    let sha256 = hex(&Sha256::digest(source));
+    Manifest {
+        job_id: job_id(job, source),
+        user_id: job.user_id.clone().unwrap_or_else(|| "_".into()),
+        key: key(job, &sha256),
+        state: State::Complete,
+        source: Source { uri: job.source.clone(), sha256, ..Source::default() },
+        recipe_version: RECIPE_VERSION.into(),
+        timings_ms: Default::default(),
+        peak_bytes: 0,
+        error: None,
+        variations: Vec::new(),
+    }
+}
+
+/// Hash of everything that decides the results and where they go.
+fn key(job: &Job, source_sha256: &str) -> String {
+    let job = serde_json::to_vec(job).unwrap_or_default();
+    let mut hash = Sha256::new();
+    for part in [&job[..], source_sha256.as_bytes(), RECIPE_VERSION.as_bytes()] {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hex(&hash.finalize())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// The name of a job: its own, else one derived from the job and the picture, the same on every run.
-pub fn job_id(job: &Job, _source: &[u8]) -> String {
-    job.job_id.clone().unwrap_or_else(|| "not-built".into())
+pub fn job_id(job: &Job, source: &[u8]) -> String {
+    job.job_id.clone().unwrap_or_else(|| {
+        let key = key(job, &hex(&Sha256::digest(source)));
+        format!("job-{}", &key[..16])
+    })
 }
 
 /// The picture's own colours with their shares of the visible area, largest first; at most `colors` of them.
 ///
 /// # Errors
 /// [`RunError::Picture`] when the picture cannot be used.
-pub fn image_palette(_source: &[u8], _colors: usize, _options: &RunOptions) -> Result<Vec<(Rgb8, f64)>, RunError> {
-    Err(RunError::Picture("not built".into()))
+pub fn image_palette(source: &[u8], colors: usize, options: &RunOptions) -> Result<Vec<(Rgb8, f64)>, RunError> {
+    let base = Base::new(source, options, false, &Timings::default())
+        .map_err(|error| RunError::Picture(explain(error.to_string(), error.class())))?;
+    Ok(base.palette(colors, options.kmeans_max_iterations))
+}
+
+/// The palettes of a job, each checked; a bad one fails alone.
+fn palettes(job: &Job, own: &[(Rgb8, f64)]) -> Vec<(String, Result<Palette, Failure>)> {
+    match &job.palettes {
+        PaletteRequest::List(list) => list
+            .iter()
+            .enumerate()
+            .map(|(i, spec)| {
+                let palette = palette_file::from_spec(i, spec)
+                    .map_err(|error| Failure { class: "bad-palette".into(), message: error.to_string() });
+                (spec.name.clone(), palette)
+            })
+            .collect(),
+        PaletteRequest::Generate(GenerateRequest { generate }) => {
+            let own: Vec<(Rgb8, f32)> = own.iter().map(|&(color, share)| (color, share as f32)).collect();
+            let made = harmony::harmonies(&own, *generate as usize);
+            made.into_iter().map(|p| (p.name().to_owned(), Ok(p))).collect()
+        }
+    }
+}
+
+/// What the gallery and the contact sheet are made of once all variations are there.
+struct Pages {
+    own_colors: Vec<(Rgb8, f64)>,
+    original: Option<(Preview, Raster)>,
+    cards: Vec<PageCard>,
+}
+
+struct PageCard {
+    name: String,
+    palette: Option<Palette>,
+    pictures: Option<Pictures>,
+    /// Places of its entries in the manifest.
+    entries: std::ops::Range<usize>,
+}
+
+fn render(
+    job: &Job,
+    base: &Base,
+    folder: &OutputFolder,
+    options: &RunOptions,
+    timings: &Timings,
+    manifest: &mut Manifest,
+    observe: &(dyn Fn(Event) + Sync),
+) -> Pages {
+    let image = &base.full.image;
+    manifest.source.width = image.width();
+    manifest.source.height = image.height();
+    manifest.source.format = base.probe.format.name().into();
+    manifest.source.unique_colors = image.colors().len() as u64;
+
+    let start = Instant::now();
+    let own_colors = base.palette(OWN_COLORS, options.kmeans_max_iterations);
+    let palettes = palettes(job, &own_colors);
+    let good = palettes.iter().filter_map(|(_, p)| p.as_ref().ok());
+    let models = Models::new(base, job.recolor.mode, good, options.kmeans_max_iterations);
+    timings.add("model", start);
+
+    let outputs = if job.outputs.is_empty() {
+        vec![OutputRequest {
+            format: options.format,
+            quality: None,
+            max_dimension: None,
+            lossless: false,
+            progressive: false,
+            chroma: job::Chroma::Auto,
+            effort: job::Effort::Fast,
+        }]
+    } else {
+        job.outputs.clone()
+    };
+    let planned = variation::plan(&palettes, &outputs, (image.width(), image.height()), options.quality);
+    observe(Event::Planned { total: planned.iter().map(|v| v.outputs.len()).sum() });
+
+    let sheet = Plan::new(image.width(), image.height(), planned.len());
+    let original = options.gallery.then(|| base.original_preview()).flatten().map(|raster| {
+        let start = Instant::now();
+        let preview = variation::preview_file(raster.clone());
+        let tile = variation::tile(raster, &sheet);
+        timings.add("gallery", start);
+        (preview, tile)
+    });
+    let results: Vec<(Vec<VariationEntry>, Option<Pictures>)> = planned
+        .par_iter()
+        .enumerate()
+        .with_max_len(1)
+        .map(|(i, planned)| {
+            let palette = match &palettes[i].1 {
+                Ok(palette) => palette,
+                Err(failure) => return (fail(planned, failure, observe), None),
+            };
+            // A bug must cost one variation, not the job.
+            let made = catch_unwind(AssertUnwindSafe(|| {
+                let start = Instant::now();
+                let recoloring = Recoloring::new(base, &models, palette, &job.recolor);
+                timings.add("recolor", start);
+                variation::make(base, &recoloring, palette, planned, folder, timings, observe, i < sheet.shown, &sheet)
+            }));
+            made.unwrap_or_else(|_| {
+                let message = "the engine failed on this palette; report it with the picture and the palette".into();
+                (fail(planned, &Failure { class: "internal".into(), message }, observe), None)
+            })
+        })
+        .collect();
+
+    let mut cards = Vec::with_capacity(results.len());
+    for ((name, palette), (entries, pictures)) in palettes.into_iter().zip(results) {
+        let first = manifest.variations.len();
+        manifest.variations.extend(entries);
+        let entries = first..manifest.variations.len();
+        cards.push(PageCard { name, palette: palette.ok(), pictures, entries });
+    }
+    let failed = manifest.variations.iter().filter(|v| v.error.is_some()).count();
+    manifest.state = match failed {
+        0 => State::Complete,
+        n if n < manifest.variations.len() => State::Partial,
+        _ => State::Failed,
+    };
+    Pages { own_colors, original, cards }
+}
+
+/// Entries of a variation none of whose files was made.
+fn fail(planned: &PlannedVariation, failure: &Failure, observe: &(dyn Fn(Event) + Sync)) -> Vec<VariationEntry> {
+    planned
+        .outputs
+        .iter()
+        .map(|output: &PlannedOutput| {
+            observe(Event::Failed { name: planned.name.clone(), message: failure.message.clone() });
+            VariationEntry { error: Some(failure.clone()), ..output.entry(planned) }
+        })
+        .collect()
+}
+
+impl Pages {
+    fn write(self, folder: &OutputFolder, manifest: &mut Manifest, timings: &Timings) -> std::io::Result<()> {
+        let Some((original, original_tile)) = &self.original else { return Ok(()) };
+        let start = Instant::now();
+        let tiles: Vec<Tile<'_>> = self
+            .cards
+            .iter()
+            .map(|card| Tile {
+                title: &card.name,
+                colors: card.palette.as_ref().map_or(&[], |p| p.colors()),
+                raster: card.pictures.as_ref().and_then(|p| p.tile.as_ref()),
+            })
+            .collect();
+        let mut sheet = contact_sheet::contact_sheet(original_tile, &tiles);
+        let mut file = folder.create("contact-sheet.png")?;
+        encode::encode(&mut sheet, &EncodeOptions::new(Format::Png), &mut file).map_err(std::io::Error::other)?;
+        file.commit()?;
+        let cards: Vec<Card<'_>> = self
+            .cards
+            .iter()
+            .map(|card| Card {
+                title: &card.name,
+                description: card.palette.as_ref().and_then(|p| p.description()),
+                colors: card.palette.as_ref().map_or(&[], |p| p.colors()),
+                labels: card
+                    .palette
+                    .as_ref()
+                    .map(|p| palette_file::labels(p).into_iter().map(|role| role.map(Role::name)).collect())
+                    .unwrap_or_default(),
+                preview: card.pictures.as_ref().map(|p| &p.preview),
+                entries: &manifest.variations[card.entries.clone()],
+            })
+            .collect();
+        let page = gallery::html(manifest, original, &self.own_colors, &cards);
+        folder.write("gallery.html", page.as_bytes())?;
+        timings.add("gallery", start);
+        Ok(())
+    }
 }

@@ -1,0 +1,219 @@
+//! The base picture: decoded, prescaled, indexed, with everything palettes share. Made once per job.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use rayon::prelude::*;
+
+use super::decode::{self, DecodeError, Limits, Probe};
+use super::run::RunOptions;
+use super::timing::Timings;
+use crate::kernel::cluster::{self, ClusterOptions, MAX_CLUSTERS};
+use crate::kernel::color::Rgb8;
+use crate::kernel::gather::Recolored;
+use crate::kernel::image::{BaseImage, Raster};
+use crate::kernel::model::{ColorModel, LabPlanes};
+use crate::kernel::predecessor::{FaithfulModel, Search, TransferModel};
+use crate::kernel::quality::fit::SAMPLE_FOR_MANIFEST;
+use crate::kernel::quality::gain::{NeighborPairs, PAIRS_FOR_MANIFEST};
+use crate::kernel::quality::sample::Sample;
+use crate::kernel::recolor::ColorSet;
+use crate::kernel::resize;
+use crate::kernel::tint;
+use crate::kernel::unique::IndexedImage;
+
+/// Longest side of a preview, pixels.
+const PREVIEW_SIDE: u32 = 560;
+
+/// A picture ready for palettes.
+pub struct Base {
+    /// What its header said.
+    pub probe: Probe,
+    /// The picture in full.
+    pub full: Colors,
+    /// The same picture, small, for the gallery and the contact sheet; none when nobody will look.
+    pub preview: Option<Colors>,
+    /// Pairs of the picture's own colours one step apart.
+    pub neighbors: NeighborPairs,
+    /// A bounded sample of its colours with their shares, for figures that need no more.
+    pub sample: SampledColors,
+    /// Lightness of all but the extreme half per cent of pixels at either end.
+    pub lightness: (f32, f32),
+    /// Whether every pixel is either opaque or hidden.
+    pub hard_alpha: bool,
+}
+
+/// An indexed picture with the coordinates of its colours.
+pub struct Colors {
+    /// Pixels as indices into unique colours.
+    pub image: IndexedImage,
+    /// Coordinates of the colours.
+    pub labs: LabPlanes,
+}
+
+impl Colors {
+    fn new(image: BaseImage, sample_size: u32) -> Self {
+        let image = IndexedImage::new(image, sample_size);
+        let labs = LabPlanes::new(image.colors());
+        Self { image, labs }
+    }
+}
+
+/// A few thousand colours that stand for the picture's area.
+pub struct SampledColors {
+    /// Their places among the picture's colours.
+    pub places: Vec<u32>,
+    /// The colours.
+    pub colors: Vec<u32>,
+    /// Their coordinates.
+    pub labs: LabPlanes,
+    /// Their shares.
+    pub sample: Sample,
+}
+
+impl SampledColors {
+    fn new(image: &IndexedImage) -> Self {
+        let chosen = Sample::new(image.counts(), SAMPLE_FOR_MANIFEST);
+        let places: Vec<u32> = chosen.entries().iter().map(|e| e.0).collect();
+        let colors: Vec<u32> = places.iter().map(|&i| image.colors()[i as usize]).collect();
+        // Shares as counts in a millionth: the sample's own form, one entry a colour.
+        let counts: Vec<u32> = chosen.entries().iter().map(|e| (e.1 * 1e6).max(1.0) as u32).collect();
+        let labs = LabPlanes::new(&colors);
+        Self { places, labs, sample: Sample::new(&counts, colors.len()), colors }
+    }
+
+    /// The entries of a table at the sample's places.
+    pub fn of(&self, table: &[u32]) -> Vec<u32> {
+        self.places.iter().map(|&i| table[i as usize]).collect()
+    }
+}
+
+impl Base {
+    /// Decodes `source`, brings it down to the limits of `options` and indexes it.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when the bytes are no picture that can be used.
+    pub fn new(source: &[u8], options: &RunOptions, preview: bool, timings: &Timings) -> Result<Self, DecodeError> {
+        let limits = Limits { max_pixels: options.max_pixels, max_source_bytes: u64::MAX, ..Limits::default() };
+        let start = Instant::now();
+        let probe = decode::probe(source, &limits)?;
+        let image = decode::decode(source, &limits)?;
+        timings.add("decode", start);
+        let start = Instant::now();
+        let image = resize::prescale(image, options.max_dimension, 0);
+        let small = preview.then(|| {
+            let (width, height) = resize::fit(image.width(), image.height(), PREVIEW_SIDE, 0);
+            resize::reduce(&image, width, height)
+        });
+        timings.add("prescale", start);
+        let start = Instant::now();
+        let full = Colors::new(image, options.clustering_sample_size);
+        let preview = small.map(|small| Colors::new(small, 0));
+        let neighbors = NeighborPairs::new(full.image.colors(), PAIRS_FOR_MANIFEST);
+        let sample = SampledColors::new(&full.image);
+        let lightness = tint::lightness_range(&full.labs, full.image.counts());
+        let hard_alpha = full.image.alpha().is_none_or(|a| a.par_iter().all(|v| matches!(v, 0 | 255)));
+        timings.add("index", start);
+        Ok(Self { probe, full, preview, neighbors, sample, lightness, hard_alpha })
+    }
+
+    /// The preview as it is, for the gallery's original.
+    pub fn original_preview(&self) -> Option<Raster> {
+        let colors = self.preview.as_ref()?;
+        let table: Vec<u32> = colors.image.colors().iter().copied().chain([0]).collect();
+        Some(Raster::read(&mut Recolored::new(&colors.image, &table)))
+    }
+
+    /// The picture's own colours with their shares, largest first, at most `count` of them.
+    ///
+    /// A cluster is shown by its most frequent colour when that makes up a fifth of it, as in flat art, else by its
+    /// mean.
+    pub fn palette(&self, count: usize, max_iterations: u32) -> Vec<(Rgb8, f64)> {
+        let Colors { image, labs } = &self.full;
+        let points = cluster::bins(image.colors(), [&labs.l, &labs.a, &labs.b], image.counts());
+        let clusters = cluster::cluster(
+            &points,
+            &ClusterOptions {
+                max_iterations,
+                min_share: 0.002,
+                merge_distance: 4.0,
+                min_clusters: count.min(MAX_CLUSTERS),
+                max_clusters: count,
+            },
+        );
+        let mut weight = vec![0u64; clusters.len()];
+        let mut top = vec![(0u32, 0u32); clusters.len()];
+        for (i, (&color, &n)) in image.colors().iter().zip(image.counts()).enumerate() {
+            if n == 0 {
+                continue;
+            }
+            let c = cluster::nearest(&clusters, labs.get(i));
+            weight[c] += u64::from(n);
+            if n > top[c].0 {
+                top[c] = (n, color);
+            }
+        }
+        clusters
+            .iter()
+            .enumerate()
+            .map(|(i, c)| {
+                let flat = u64::from(top[i].0) * 5 >= weight[i].max(1);
+                let color = if flat { Rgb8::from_packed(top[i].1) } else { c.center.to_rgb8() };
+                (color, f64::from(c.share))
+            })
+            .collect()
+    }
+}
+
+/// Colour models of one base, by what they depend on.
+pub enum Models<'a> {
+    /// Mode `soft` and `exact`: by the number of clusters wanted.
+    Soft(BTreeMap<usize, SoftModel<'a>>),
+    /// Mode `transfer`: by the number of clusters.
+    Transfer(BTreeMap<usize, (TransferModel, Option<TransferModel>)>),
+    /// Mode `faithful`: by the number of clusters.
+    Faithful(BTreeMap<usize, (FaithfulModel, Option<FaithfulModel>)>),
+    /// Mode `tint` needs none.
+    None,
+}
+
+/// A soft model with the weights of the full picture's and the preview's colours.
+pub struct SoftModel<'a> {
+    /// The model.
+    pub model: ColorModel,
+    /// The full picture's colours.
+    pub full: ColorSet<'a>,
+    /// The preview's.
+    pub preview: Option<ColorSet<'a>>,
+}
+
+impl<'a> SoftModel<'a> {
+    /// Models `base` for palettes of `palette_colors` colours.
+    pub fn new(base: &'a Base, palette_colors: usize, max_iterations: u32) -> Self {
+        let Colors { image, labs } = &base.full;
+        let model = ColorModel::new(image, labs, &base.neighbors, palette_colors, max_iterations);
+        let full = ColorSet::new(&model, image.colors(), labs);
+        let preview = base.preview.as_ref().map(|p| ColorSet::new(&model, p.image.colors(), &p.labs));
+        Self { model, full, preview }
+    }
+}
+
+/// The predecessor's models of the full picture and, with the same centres, of the preview.
+macro_rules! predecessor_model {
+    ($name:ident, $model:ident) => {
+        /// Models `base` with `k` clusters.
+        pub fn $name(base: &Base, k: usize, max_iterations: u32) -> ($model, Option<$model>) {
+            let image = &base.full.image;
+            let search = Search { max_iterations: max_iterations.min(100), ..Search::default() };
+            let full = $model::new(image.colors(), image.counts(), k, &search);
+            let preview = base
+                .preview
+                .as_ref()
+                .map(|p| $model::with_centres(p.image.colors(), p.image.counts(), full.centres()));
+            (full, preview)
+        }
+    };
+}
+
+predecessor_model!(transfer_model, TransferModel);
+predecessor_model!(faithful_model, FaithfulModel);

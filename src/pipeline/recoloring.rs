@@ -1,0 +1,277 @@
+//! One palette on one base: the colour tables, what went where, and how good it is.
+
+use std::collections::BTreeMap;
+
+use super::base::{Base, Colors, Models, SoftModel, faithful_model, transfer_model};
+use super::job::{Dither, Mode, RecolorRequest};
+use super::manifest::MappingEntry;
+use crate::kernel::assign::{self, Assignment};
+use crate::kernel::cluster;
+use crate::kernel::color::{Lab, Rgb8};
+use crate::kernel::dither::{DitherKind, MAX_COLORS};
+use crate::kernel::palette::Palette;
+use crate::kernel::predecessor::{FaithfulModel, TransferModel};
+use crate::kernel::quality::{fit, tone};
+use crate::kernel::recolor::{ColorSet, SoftMap};
+use crate::kernel::tint::TintMap;
+
+/// Everything a palette decides.
+pub struct Recoloring {
+    /// Output colours of the full picture's colours, and of hidden pixels last.
+    pub table: Vec<u32>,
+    /// The same for the preview.
+    pub preview: Option<Vec<u32>>,
+    /// How rows are reduced to palette colours, in mode `exact`.
+    pub dither: Option<DitherKind>,
+    /// Source colours and what became of them, largest share first.
+    pub mapping: Vec<MappingEntry>,
+    /// Quality figures by name.
+    pub metrics: BTreeMap<String, f64>,
+    /// What was traded or left out, in words.
+    pub notes: Vec<String>,
+}
+
+impl<'a> Models<'a> {
+    /// Makes every model that `palettes` need in `mode`.
+    pub fn new<'p>(
+        base: &'a Base,
+        mode: Mode,
+        palettes: impl Iterator<Item = &'p Palette>,
+        max_iterations: u32,
+    ) -> Self {
+        let sizes = palettes.map(|p| p.colors().len());
+        match mode {
+            Mode::Soft | Mode::Exact => {
+                let mut models: BTreeMap<usize, SoftModel<'a>> = BTreeMap::new();
+                for size in sizes {
+                    models
+                        .entry(Self::soft_key(size))
+                        .or_insert_with_key(|&key| SoftModel::new(base, key, max_iterations));
+                }
+                Self::Soft(models)
+            }
+            Mode::Transfer => {
+                let mut models = BTreeMap::new();
+                for k in sizes.map(TransferModel::cluster_count) {
+                    models.entry(k).or_insert_with(|| transfer_model(base, k, max_iterations));
+                }
+                Self::Transfer(models)
+            }
+            Mode::Faithful => {
+                let mut models = BTreeMap::new();
+                for k in sizes.map(FaithfulModel::cluster_count) {
+                    models.entry(k).or_insert_with(|| faithful_model(base, k, max_iterations));
+                }
+                Self::Faithful(models)
+            }
+            Mode::Tint => Self::None,
+        }
+    }
+
+    /// Palettes of up to five colours share a model, and so do those of ten and more.
+    fn soft_key(palette_colors: usize) -> usize {
+        palette_colors.clamp(5, cluster::MAX_CLUSTERS)
+    }
+}
+
+impl Recoloring {
+    /// Applies `palette`. `models` must have been made for it; a model that is missing leaves the picture as it is.
+    pub fn new(base: &Base, models: &Models<'_>, palette: &Palette, request: &RecolorRequest) -> Self {
+        let strength = request.strength;
+        let size = palette.colors().len();
+        let pair = |mapping: Vec<(Rgb8, Rgb8, f64)>| {
+            let entry = |(from, to, share): (Rgb8, Rgb8, f64)| MappingEntry {
+                from: from.to_string(),
+                to: to.to_string(),
+                share: rounded(share),
+            };
+            mapping.into_iter().map(entry).collect()
+        };
+        let mut made = match models {
+            Models::Soft(models) => match models.get(&Models::soft_key(size)) {
+                Some(soft) => Self::soft(base, soft, palette, request),
+                None => Self::unchanged(base),
+            },
+            Models::Transfer(models) => match models.get(&TransferModel::cluster_count(size)) {
+                Some((full, preview)) => Self {
+                    table: with_hidden(full.table(palette, strength)),
+                    preview: preview.as_ref().map(|p| with_hidden(p.table(palette, strength))),
+                    mapping: pair(full.mapping(palette)),
+                    ..Self::empty()
+                },
+                None => Self::unchanged(base),
+            },
+            Models::Faithful(models) => match models.get(&FaithfulModel::cluster_count(size)) {
+                Some((full, preview)) => Self {
+                    table: with_hidden(full.table(palette, strength)),
+                    preview: preview.as_ref().map(|p| with_hidden(p.table(palette, strength))),
+                    mapping: pair(full.mapping(palette)),
+                    ..Self::empty()
+                },
+                None => Self::unchanged(base),
+            },
+            Models::None => Self::tint(base, palette, strength),
+        };
+        if base.full.image.colors().is_empty() {
+            made.notes.push("The picture has no visible pixels; there is nothing to recolour.".into());
+        } else {
+            made.measure(base, palette);
+        }
+        made
+    }
+
+    fn empty() -> Self {
+        Self {
+            table: Vec::new(),
+            preview: None,
+            dither: None,
+            mapping: Vec::new(),
+            metrics: BTreeMap::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    fn unchanged(base: &Base) -> Self {
+        let table = |colors: &Colors| with_hidden(colors.image.colors().to_vec());
+        Self { table: table(&base.full), preview: base.preview.as_ref().map(table), ..Self::empty() }
+    }
+
+    fn tint(base: &Base, palette: &Palette, strength: f32) -> Self {
+        let map = TintMap::new(palette, base.lightness, strength);
+        let table = |colors: &Colors| map.table(&colors.labs, colors.image.colors());
+        let own = base.palette(palette.colors().len().max(5), 20);
+        let from: Vec<u32> = own.iter().map(|c| c.0.packed()).collect();
+        let to = map.table(&crate::kernel::model::LabPlanes::new(&from), &from);
+        let mapping = own
+            .iter()
+            .zip(to)
+            .map(|((from, share), to)| MappingEntry {
+                from: from.to_string(),
+                to: Rgb8::from_packed(to).to_string(),
+                share: rounded(*share),
+            })
+            .collect();
+        Self { table: table(&base.full), preview: base.preview.as_ref().map(table), mapping, ..Self::empty() }
+    }
+
+    fn soft(base: &Base, soft: &SoftModel<'_>, palette: &Palette, request: &RecolorRequest) -> Self {
+        let assignment = assign::assign(&soft.model, palette);
+        let map = SoftMap::new(
+            &soft.model,
+            &assignment.targets,
+            assignment.slope,
+            request.strength,
+            assignment.anchors.clone(),
+        );
+        let table = |set: &ColorSet<'_>| map.table(set);
+        let mut made = Self {
+            table: table(&soft.full),
+            preview: soft.preview.as_ref().map(table),
+            mapping: mapping_of(soft, &assignment, request.strength),
+            notes: notes_of(&assignment, palette),
+            ..Self::empty()
+        };
+        if request.mode == Mode::Exact {
+            made.dither = Some(match request.dither {
+                Dither::FloydSteinberg => DitherKind::FloydSteinberg,
+                Dither::BlueNoise => DitherKind::BlueNoise,
+                Dither::None => DitherKind::None,
+            });
+            debug_assert!(palette.colors().len() <= MAX_COLORS);
+        }
+        made.measure_soft(base, soft, &assignment, &map);
+        made
+    }
+
+    /// Figures that only a map with targets has.
+    fn measure_soft(&mut self, base: &Base, soft: &SoftModel<'_>, assignment: &Assignment, map: &SoftMap) {
+        let sampled = &base.sample;
+        let clusters = soft.model.clusters();
+        if clusters.is_empty() {
+            return;
+        }
+        let mapped = sampled.of(&self.table);
+        let labels: Vec<u8> =
+            (0..sampled.colors.len()).map(|i| cluster::nearest(clusters, sampled.labs.get(i)) as u8).collect();
+        let wanted = map.labs(&sampled.labs, &soft.model.weights(&sampled.labs));
+        let wanted: Vec<Lab> = (0..wanted.len()).map(|i| wanted.get(i)).collect();
+        let fidelity = fit::fidelity(&sampled.sample, &mapped, &labels, &assignment.targets);
+        let coverage = fit::coverage(
+            &sampled.sample,
+            &mapped,
+            &fit::TargetColors::new(assignment.targets.iter().copied()),
+        );
+        let gamut = fit::gamut_fit(&sampled.sample, &wanted, &mapped);
+        for (name, value) in [
+            ("fidelity_delta_e", fidelity),
+            ("coverage", coverage.present() as f64 / assignment.targets.len() as f64),
+            ("gamut_clipped", gamut.clipped_share),
+            ("hue_drift_degrees", gamut.hue_drift_p99),
+        ] {
+            self.metrics.insert(name.into(), rounded(value));
+        }
+    }
+
+    /// Figures that every mode has. Mode `exact` is measured before its dither.
+    fn measure(&mut self, base: &Base, palette: &Palette) {
+        let sampled = &base.sample;
+        let mapped = sampled.of(&self.table);
+        if let Some(gain) = base.neighbors.gain(&self.table) {
+            self.metrics.insert("gain_p999".into(), rounded(gain.p999));
+            self.metrics.insert("gain_max".into(), rounded(gain.max));
+        }
+        let targets = fit::TargetColors::of_palette(palette.colors());
+        let before = fit::palette_distance(&sampled.sample, &sampled.colors, &targets);
+        let after = fit::palette_distance(&sampled.sample, &mapped, &targets);
+        if before > 0.01 {
+            self.metrics.insert("palette_distance".into(), rounded(after / before));
+        }
+        let present = fit::coverage(&sampled.sample, &mapped, &targets).present();
+        self.metrics.insert("colors_present".into(), present as f64);
+        let order = tone::lightness_correlation(&sampled.sample, &sampled.colors, &mapped);
+        self.metrics.insert("lightness_order".into(), rounded(order));
+    }
+}
+
+/// Four digits are plenty for figures that people compare.
+fn rounded(value: f64) -> f64 {
+    (value * 1e4).round() / 1e4
+}
+
+/// A table of visible colours, completed by transparent black.
+fn with_hidden(mut table: Vec<u32>) -> Vec<u32> {
+    table.push(0);
+    table
+}
+
+fn mapping_of(soft: &SoftModel<'_>, assignment: &Assignment, strength: f32) -> Vec<MappingEntry> {
+    soft.model
+        .clusters()
+        .iter()
+        .zip(&assignment.targets)
+        .map(|(c, t)| MappingEntry {
+            from: c.center.to_rgb8().to_string(),
+            to: c.center.lerp(*t, strength).to_rgb8().to_string(),
+            share: rounded(f64::from(c.share)),
+        })
+        .collect()
+}
+
+fn notes_of(assignment: &Assignment, palette: &Palette) -> Vec<String> {
+    let mut notes = Vec::new();
+    if !assignment.unused.is_empty() && !assignment.targets.is_empty() {
+        let colors: Vec<String> = assignment.unused.iter().map(|&p| palette.colors()[p].to_string()).collect();
+        notes.push(format!(
+            "Not used: {}. The picture has {} colour regions, and using more would have torn neighbouring ones apart.",
+            colors.join(", "),
+            assignment.targets.len()
+        ));
+    }
+    if assignment.predicted_gain > 7.0 {
+        notes.push(format!(
+            "Steep: neighbouring colours are thrown up to {:.1} times further apart; a lower strength is smoother.",
+            assignment.predicted_gain
+        ));
+    }
+    notes
+}

@@ -1,0 +1,317 @@
+//! One variation: from its colour table to its files.
+//!
+//! Rows run from the table straight into the encoder; reduced sizes are gathered on the way. The full raster of a
+//! variation never exists.
+
+use std::time::Instant;
+
+use super::base::Base;
+use super::contact_sheet::Plan;
+use super::encode::{self, ChromaMeter, EncodeError, EncodeOptions};
+use super::gallery::Preview;
+use super::job::{Chroma, Format, OutputRequest};
+use super::manifest::{Failure, VariationEntry};
+use super::output::{ObjectNames, OutputFolder, StoredFile};
+use super::recoloring::Recoloring;
+use super::run::Event;
+use super::timing::Timings;
+use crate::kernel::color::Rgb8;
+use crate::kernel::dither::Dithered;
+use crate::kernel::gather::{Recolored, Teed};
+use crate::kernel::image::{Raster, Rows};
+use crate::kernel::palette::Palette;
+use crate::kernel::resize::{self, AreaReducer};
+use crate::kernel::unique::IndexedImage;
+
+/// What transparent pixels are filled with in formats without alpha.
+const FILL: Rgb8 = Rgb8::new(255, 255, 255);
+
+/// Quality of the gallery's previews.
+const PREVIEW_QUALITY: u8 = 82;
+
+/// A file to make.
+pub struct PlannedOutput {
+    /// Its name.
+    pub object: String,
+    /// Width and height, pixels.
+    pub size: (u32, u32),
+    /// How to encode it.
+    pub encode: EncodeOptions,
+}
+
+/// The files of one palette.
+pub struct PlannedVariation {
+    /// The palette's name.
+    pub name: String,
+    /// Its colours.
+    pub colors: Vec<Rgb8>,
+    /// Its files, in the job's order.
+    pub outputs: Vec<PlannedOutput>,
+}
+
+/// The small pictures of a variation.
+pub struct Pictures {
+    /// For the gallery.
+    pub preview: Preview,
+    /// For the contact sheet, when it is on it.
+    pub tile: Option<Raster>,
+}
+
+/// Names every file of every palette, in order, so that names do not depend on what succeeds.
+pub fn plan(
+    palettes: &[(String, Result<Palette, Failure>)],
+    outputs: &[OutputRequest],
+    base: (u32, u32),
+    quality: u8,
+) -> Vec<PlannedVariation> {
+    let mut names = ObjectNames::default();
+    palettes
+        .iter()
+        .map(|(name, palette)| PlannedVariation {
+            name: name.clone(),
+            colors: palette.as_ref().map(|p| p.colors().to_vec()).unwrap_or_default(),
+            outputs: outputs
+                .iter()
+                .map(|output| {
+                    let suffix = output.max_dimension.map(|side| format!("_{side}")).unwrap_or_default();
+                    PlannedOutput {
+                        object: names.take("palette", name, &suffix, output.format.extension()),
+                        size: resize::fit(base.0, base.1, output.max_dimension.unwrap_or(0), 0),
+                        encode: EncodeOptions {
+                            format: output.format,
+                            quality: output.quality.unwrap_or(quality),
+                            lossless: output.lossless,
+                            progressive: output.progressive,
+                            chroma: output.chroma,
+                            effort: output.effort,
+                            fill: FILL,
+                        },
+                    }
+                })
+                .collect(),
+        })
+        .collect()
+}
+
+impl PlannedOutput {
+    /// The manifest's entry, before anything is made.
+    pub fn entry(&self, variation: &PlannedVariation) -> VariationEntry {
+        VariationEntry {
+            palette: Some(variation.name.clone()),
+            colors: variation.colors.iter().map(Rgb8::to_string).collect(),
+            object: self.object.clone(),
+            width: self.size.0,
+            height: self.size.1,
+            format: match self.encode.format {
+                Format::Png => "png",
+                Format::Jpeg => "jpeg",
+                Format::Webp => "webp",
+            }
+            .into(),
+            ..VariationEntry::default()
+        }
+    }
+}
+
+/// Makes every file of a variation, and its small pictures when a gallery is wanted.
+#[allow(clippy::too_many_arguments, reason = "the stages' shared context; a struct of it would be used once")]
+pub fn make(
+    base: &Base,
+    recoloring: &Recoloring,
+    palette: &Palette,
+    planned: &PlannedVariation,
+    folder: &OutputFolder,
+    timings: &Timings,
+    observe: &(dyn Fn(Event) + Sync),
+    on_sheet: bool,
+    sheet: &Plan,
+) -> (Vec<VariationEntry>, Option<Pictures>) {
+    let start = Instant::now();
+    let maker = Maker { base, recoloring, palette, folder };
+    let results = maker.files(&planned.outputs);
+    timings.add("encode", start);
+    let entries = planned
+        .outputs
+        .iter()
+        .zip(results)
+        .map(|(output, result)| {
+            let mut entry = VariationEntry {
+                mapping: recoloring.mapping.clone(),
+                metrics: recoloring.metrics.clone(),
+                notes: recoloring.notes.clone(),
+                ..output.entry(planned)
+            };
+            match result {
+                Ok(stored) => {
+                    observe(Event::Made { object: entry.object.clone(), bytes: stored.bytes });
+                    entry.bytes = stored.bytes;
+                    entry.crc32c = stored.crc32c;
+                }
+                Err(error) => {
+                    let class = match error {
+                        EncodeError::TooWide { .. } => "output-too-large",
+                        EncodeError::Io(_) => "storage",
+                        _ => "encoder",
+                    };
+                    observe(Event::Failed { name: planned.name.clone(), message: error.to_string() });
+                    entry.error = Some(Failure { class: class.into(), message: error.to_string() });
+                }
+            }
+            entry
+        })
+        .collect();
+    let start = Instant::now();
+    let pictures = maker.preview().map(|raster| {
+        let preview = preview_file(raster.clone());
+        Pictures { preview, tile: on_sheet.then(|| tile(raster, sheet)) }
+    });
+    timings.add("gallery", start);
+    (entries, pictures)
+}
+
+/// What every file of one variation is made of.
+struct Maker<'a> {
+    base: &'a Base,
+    recoloring: &'a Recoloring,
+    palette: &'a Palette,
+    folder: &'a OutputFolder,
+}
+
+impl Maker<'_> {
+    /// One result per output, in order.
+    fn files(&self, outputs: &[PlannedOutput]) -> Vec<Result<StoredFile, EncodeError>> {
+        let image = &self.base.full.image;
+        let full = (image.width(), image.height());
+        let reducers = || -> Vec<AreaReducer> {
+            let alpha = image.alpha().is_some();
+            let reduced = outputs.iter().filter(|o| o.size != full);
+            reduced.map(|o| AreaReducer::new(full.0, full.1, o.size.0, o.size.1, alpha)).collect()
+        };
+        let mut gathered = reducers();
+        let mut filled = gathered.is_empty();
+        let mut results: Vec<Option<Result<StoredFile, EncodeError>>> = Vec::new();
+        for output in outputs {
+            results.push((output.size == full).then(|| {
+                // The first full-size file that works feeds the reduced ones.
+                let mut none = Vec::new();
+                let feed = if filled { &mut none } else { &mut gathered };
+                let mut rows = Recolored::new(image, &self.recoloring.table);
+                let result = self.file(output, &mut Teed::new(&mut rows, feed), || self.sampled_chroma());
+                if result.is_ok() {
+                    filled = true;
+                } else if !filled {
+                    gathered = reducers();
+                }
+                result
+            }));
+        }
+        if !filled {
+            let mut rows = Recolored::new(image, &self.recoloring.table);
+            Teed::new(&mut rows, &mut gathered).drain();
+        }
+        let mut gathered = gathered.into_iter();
+        outputs
+            .iter()
+            .zip(results)
+            .map(|(output, result)| match (result, output.size != full) {
+                (Some(result), _) => result,
+                (None, _) => {
+                    // One reducer was made for each output of another size, in order.
+                    let mut raster = gathered.next().map_or_else(|| Raster::of_length(1, 1, vec![0]), AreaReducer::finish);
+                    let chroma = encode::choose_chroma(&raster, FILL);
+                    self.file(output, &mut raster, || chroma)
+                }
+            })
+            .collect()
+    }
+
+    fn file(
+        &self,
+        output: &PlannedOutput,
+        rows: &mut dyn Rows,
+        chroma: impl FnOnce() -> Chroma,
+    ) -> Result<StoredFile, EncodeError> {
+        let mut options = output.encode;
+        if options.format == Format::Jpeg && options.chroma == Chroma::Auto {
+            // Dither is all sharp coloured edges.
+            options.chroma = if self.recoloring.dither.is_some() { Chroma::Full } else { chroma() };
+        }
+        let mut file = self.folder.create(&output.object)?;
+        self.finished(rows, |rows| encode::encode(rows, &options, &mut file))?;
+        Ok(file.commit()?)
+    }
+
+    /// Rows as they are encoded: dithered in mode `exact`.
+    fn finished<T>(&self, rows: &mut dyn Rows, read: impl FnOnce(&mut dyn Rows) -> T) -> T {
+        match self.recoloring.dither {
+            None => read(rows),
+            Some(kind) => read(&mut Dithered::new(rows, self.palette.colors(), kind, self.base.hard_alpha)),
+        }
+    }
+
+    /// The chroma resolution that the recoloured picture needs, from one row pair in sixteen.
+    fn sampled_chroma(&self) -> Chroma {
+        const EVERY: usize = 16;
+        let image = &self.base.full.image;
+        let width = image.width() as usize;
+        let mut meter = ChromaMeter::new(FILL);
+        let mut rows = [vec![0u32; width], vec![0u32; width]];
+        let pairs = (image.height() as usize / 2).max(1);
+        let step = if pairs >= EVERY * EVERY { EVERY } else { 1 };
+        for pair in (0..pairs).step_by(step) {
+            for (i, row) in rows.iter_mut().enumerate() {
+                let y = (2 * pair + i).min(image.height() as usize - 1);
+                gather_row(image, &self.recoloring.table, y, row);
+            }
+            meter.add(&rows[0], &rows[1]);
+        }
+        meter.chroma()
+    }
+
+    fn preview(&self) -> Option<Raster> {
+        let (colors, table) = (self.base.preview.as_ref()?, self.recoloring.preview.as_ref()?);
+        let mut rows = Recolored::new(&colors.image, table);
+        Some(self.finished(&mut rows, |rows| Raster::read(rows)))
+    }
+}
+
+fn gather_row(image: &IndexedImage, table: &[u32], y: usize, row: &mut [u32]) {
+    let at = y * row.len();
+    for (x, p) in row.iter_mut().enumerate() {
+        let alpha = image.alpha().map_or(255, |a| a[at + x]);
+        *p = table[image.index()[at + x] as usize] & 0x00ff_ffff | u32::from(alpha) << 24;
+    }
+}
+
+/// A preview as a file to embed: JPEG, or PNG where there is transparency or few colours.
+pub fn preview_file(mut raster: Raster) -> Preview {
+    let png = raster.has_alpha() || raster.palette().is_some();
+    let mut options = EncodeOptions::new(if png { Format::Png } else { Format::Jpeg });
+    options.quality = PREVIEW_QUALITY;
+    options.chroma = encode::choose_chroma(&raster, FILL);
+    let (width, height) = (raster.width(), raster.height());
+    let mut bytes = Vec::new();
+    // A preview is at most some hundred pixels a side and goes to memory: nothing in here can fail, and a gallery with
+    // a blank preview would still be a gallery.
+    if let Err(error) = encode::encode(&mut raster, &options, &mut bytes) {
+        tracing::warn!(%error, "a preview could not be made");
+    }
+    Preview { width, height, jpeg_or_png: bytes, content_type: options.format.content_type() }
+}
+
+/// A preview brought down to its box on the contact sheet.
+pub fn tile(mut raster: Raster, sheet: &Plan) -> Raster {
+    let (width, height) = (raster.width(), raster.height());
+    let scale = f64::min(
+        f64::from(sheet.picture_width) / f64::from(width),
+        f64::from(sheet.picture_height) / f64::from(height),
+    );
+    if scale >= 1.0 {
+        return raster;
+    }
+    let side = |v: u32| ((f64::from(v) * scale).round() as u32).clamp(1, v);
+    let mut reducers = [AreaReducer::new(width, height, side(width), side(height), raster.has_alpha())];
+    Teed::new(&mut raster, &mut reducers).drain();
+    let [reducer] = reducers;
+    reducer.finish()
+}
