@@ -90,7 +90,7 @@ fn a_photograph_has_a_photographs_share_of_unique_colors_and_flat_art_has_few() 
         let decoded = image::load_from_memory(&generator::jpeg(picture, 92)).expect("a JPEG").to_rgb8();
         unique(&decoded) as f64 / f64::from(picture.width * picture.height)
     };
-    // Small pictures repeat fewer colours; at 2048 × 2048 these shares fall to about 8 and 22 percent.
+    // Small pictures repeat fewer colours; at 2048 × 2048 these shares are about 6 and 21 percent.
     let (photo, noisy) = (share(&generator::photo(768, 768)), share(&generator::noisy(768, 768)));
     assert!((0.08..0.35).contains(&photo), "{photo}");
     assert!(noisy > photo * 1.2, "{noisy} against {photo}");
