@@ -1,3 +1,5 @@
+//! The `concept-worker` program: see the library for what it does.
+//!
 //! The command line's table of contents.
 
 mod cli;

@@ -110,11 +110,11 @@ pub struct OkLab {
 }
 
 /// D65 white: the row sums of [`TO_XYZ`], so that sRGB white is exactly L = 100, a = b = 0.
-const WHITE: [f32; 3] = [0.950_455_93, 1.0, 1.089_057_8];
+const WHITE: [f32; 3] = [0.950_455_9, 1.0, 1.089_057_8];
 
 /// Linear sRGB to XYZ (CSS Color 4, sample code).
 const TO_XYZ: [[f32; 3]; 3] = [
-    [0.412_390_8, 0.357_584_34, 0.180_480_79],
+    [0.412_390_8, 0.357_584_33, 0.180_480_8],
     [0.212_639, 0.715_168_7, 0.072_192_32],
     [0.019_330_818, 0.119_194_78, 0.950_532_15],
 ];
@@ -153,7 +153,7 @@ pub(crate) static ENCODE: LazyLock<[u8; ENCODE_SIZE]> = LazyLock::new(|| {
 /// Index into [`ENCODE`] of a linear value; values outside 0..=1 are clipped.
 #[inline(always)]
 pub(crate) fn encode_index(linear: f32) -> u32 {
-    let clipped = linear.max(0.0).min(1.0);
+    let clipped = linear.clamp(0.0, 1.0);
     (clipped.sqrt() * (ENCODE_SIZE - 1) as f32 + 0.5) as u32
 }
 

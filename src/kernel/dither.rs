@@ -103,7 +103,7 @@ impl<'a> Dithered<'a> {
             }
             DitherKind::FloydSteinberg => {
                 let [mut here, mut below] = std::mem::take(&mut self.errors);
-                let forward = self.y % 2 == 0;
+                let forward = self.y.is_multiple_of(2);
                 for step in 0..width {
                     let x = if forward { step } else { width - 1 - step };
                     let p = self.row[x];

@@ -159,7 +159,7 @@ mod tests {
     use crate::kernel::image::BaseImage;
 
     fn picture(colors: u32, alpha: Option<Vec<u8>>) -> IndexedImage {
-        let rgb = (0..40 * 30u32).flat_map(|i| [(i % colors) as u8, (i % colors >> 8) as u8, 7]).collect();
+        let rgb = (0..40 * 30u32).flat_map(|i| [(i % colors) as u8, ((i % colors) >> 8) as u8, 7]).collect();
         IndexedImage::new(BaseImage::new(40, 30, rgb, alpha).unwrap(), 0)
     }
 

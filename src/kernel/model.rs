@@ -90,16 +90,22 @@ impl LabPlanes {
 /// A picture's colour model.
 #[derive(Debug, Clone)]
 pub struct ColorModel {
-    clusters: Vec<Cluster>,
-    /// Λ, row-major `k×k`.
-    lambda: Vec<f32>,
-    /// 1/2σ².
-    falloff: f32,
+    basis: RadialBasis,
     /// Share of neighbouring pixel pairs that join cluster i and cluster j, symmetric, `k×k`.
     contact: Vec<f32>,
     /// Share of the border ring that each cluster holds.
     border: Vec<f32>,
     probes: Probes,
+}
+
+/// The clusters and the radial basis functions that weigh colours by them.
+#[derive(Debug, Clone)]
+pub struct RadialBasis {
+    clusters: Vec<Cluster>,
+    /// Λ, row-major `k×k`.
+    lambda: Vec<f32>,
+    /// 1/2σ².
+    falloff: f32,
 }
 
 /// A bounded selection of the picture's colours, with exact weights, on which assignments and metrics are judged.
@@ -161,11 +167,8 @@ impl ColorModel {
             clusters = cluster::cluster(&points, &ClusterOptions { max_clusters: wanted, ..options });
         }
         let k = clusters.len();
-        let (lambda, falloff) = radial_basis(&clusters);
         let mut model = Self {
-            clusters,
-            lambda,
-            falloff,
+            basis: RadialBasis::new(clusters),
             contact: vec![0.0; k * k],
             border: vec![0.0; k],
             probes: Probes {
@@ -182,12 +185,12 @@ impl ColorModel {
 
     /// Clusters, largest first; none when no pixel is visible.
     pub fn clusters(&self) -> &[Cluster] {
-        &self.clusters
+        &self.basis.clusters
     }
 
     /// Share of neighbouring pixel pairs that join clusters `i` and `j`.
     pub fn contact(&self, i: usize, j: usize) -> f32 {
-        self.contact[i * self.clusters.len() + j]
+        self.contact[i * self.basis.clusters.len() + j]
     }
 
     /// Share of the picture's border ring that cluster `i` holds.
@@ -202,7 +205,7 @@ impl ColorModel {
 
     /// Labels a small grid of pixels and counts which clusters touch, and which lie on the border.
     fn survey(&mut self, image: &IndexedImage, labs: &LabPlanes) {
-        let k = self.clusters.len();
+        let k = self.basis.clusters.len();
         let (width, height) = (image.width() as usize, image.height() as usize);
         let step = width.max(height).div_ceil(CONTACT_SIDE).max(1);
         let (columns, rows) = (width.div_ceil(step), height.div_ceil(step));
@@ -212,7 +215,7 @@ impl ColorModel {
             for x in 0..columns {
                 let i = image.index()[y * step * width + x * step] as usize;
                 if i < labs.len() {
-                    labels[y * columns + x] = cluster::nearest(&self.clusters, labs.get(i)) as u8;
+                    labels[y * columns + x] = cluster::nearest(&self.basis.clusters, labs.get(i)) as u8;
                 }
             }
         }
@@ -260,6 +263,24 @@ impl ColorModel {
         Probes { colors, labs, weights, pairs }
     }
 
+    /// The clusters with their basis functions.
+    pub fn basis(&self) -> &RadialBasis {
+        &self.basis
+    }
+
+    /// Soft weights of colours, which need not be the picture's own.
+    pub fn weights(&self, labs: &LabPlanes) -> SoftWeights {
+        self.basis.weights(labs)
+    }
+}
+
+impl RadialBasis {
+    /// Basis functions on the centres of `clusters`, σ being the mean distance between centres.
+    pub fn new(clusters: Vec<Cluster>) -> Self {
+        let (lambda, falloff) = interpolation(&clusters);
+        Self { clusters, lambda, falloff }
+    }
+
     /// Soft weights of colours, which need not be the picture's own.
     pub fn weights(&self, labs: &LabPlanes) -> SoftWeights {
         let k = self.clusters.len();
@@ -296,8 +317,9 @@ impl ColorModel {
         SoftWeights { planes }
     }
 
+    /// Weights of at most [`BLOCK`] colours, one row a cluster.
     #[inline(always)]
-    fn weigh_block(&self, l: &[f32], a: &[f32], b: &[f32]) -> [[f32; BLOCK]; MAX_CLUSTERS] {
+    pub(crate) fn weigh_block(&self, l: &[f32], a: &[f32], b: &[f32]) -> [[f32; BLOCK]; MAX_CLUSTERS] {
         let k = self.clusters.len();
         let mut lab = [[0f32; BLOCK]; 3];
         lab[0][..l.len()].copy_from_slice(l);
@@ -369,7 +391,7 @@ fn exp_negative(x: f32) -> f32 {
 }
 
 /// Λ = Φ⁻¹ (row-major) and 1/2σ², with σ the mean distance between centres.
-fn radial_basis(clusters: &[Cluster]) -> (Vec<f32>, f32) {
+fn interpolation(clusters: &[Cluster]) -> (Vec<f32>, f32) {
     let k = clusters.len();
     if k < 2 {
         return (vec![1.0; k * k], 0.0);

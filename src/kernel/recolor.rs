@@ -7,19 +7,15 @@
 use pulp::Arch;
 use rayon::prelude::*;
 
-use super::cluster::MAX_CLUSTERS;
 use super::color::{ENCODE, ENCODE_SIZE, Lab, encode_index, encode_srgb};
 use super::gamut;
-use super::model::{BLOCK, ColorModel, LabPlanes, SoftWeights, WEIGHT_ONE};
+use super::model::{BLOCK, ColorModel, LabPlanes, RadialBasis, SoftWeights, WEIGHT_ONE};
 
 /// Colours per piece of parallel work.
 const PIECE: usize = 16 * BLOCK;
 
-/// Weights stored per colour take 2 bytes a cluster; above this many bytes the grid takes over.
-const EXACT_WEIGHT_BYTES: usize = 24 << 20;
-
-/// Nodes a side of the grid that stands in for exact weights.
-const GRID: usize = 33;
+/// Weights stored per colour take 2 bytes a cluster; above this many bytes they are worked out again for every table.
+const STORED_WEIGHT_BYTES: usize = 24 << 20;
 
 /// A list of colours prepared for any number of soft maps: coordinates and weights.
 ///
@@ -34,38 +30,27 @@ pub struct ColorSet<'a> {
 #[derive(Debug, Clone)]
 enum Weighting {
     /// Weights of every colour.
-    Exact(SoftWeights),
-    /// Weights on a regular RGB grid; displacements are interpolated between its nodes.
-    Grid(SoftWeights),
+    Stored(SoftWeights),
+    /// None: they are worked out again for every table.
+    Recomputed(RadialBasis),
 }
 
 impl<'a> ColorSet<'a> {
     /// Prepares `colors`, whose coordinates are `labs`, for maps on `model`.
     ///
-    /// Up to a bound on memory every colour has its own weights; beyond it they are interpolated from a 33³ grid, which
-    /// changes results by less than ΔE2000 1.
+    /// Up to a bound on memory their weights are kept; beyond it, as for noise, each table works them out again, at
+    /// about twice the time.
     pub fn new(model: &ColorModel, colors: &'a [u32], labs: &'a LabPlanes) -> Self {
-        if colors.len() * model.clusters().len() * 2 <= EXACT_WEIGHT_BYTES {
-            Self { colors, labs, weights: Weighting::Exact(model.weights(labs)) }
-        } else {
-            Self::on_grid(model, colors, labs)
-        }
+        Self::bounded(model, colors, labs, STORED_WEIGHT_BYTES)
     }
 
-    fn on_grid(model: &ColorModel, colors: &'a [u32], labs: &'a LabPlanes) -> Self {
-        let nodes = (0..GRID * GRID * GRID).map(|i| {
-            let code = |step: usize| (step as f32 * (255.0 / (GRID - 1) as f32)) / 255.0;
-            [code(i / (GRID * GRID)), code(i / GRID % GRID), code(i % GRID)]
-        });
-        let decode = |v: f32| if v <= 0.04045 { v / 12.92 } else { ((v + 0.055) / 1.055).powf(2.4) };
-        let mut grid = LabPlanes::default();
-        for node in nodes {
-            let lab = Lab::from_linear(node.map(decode));
-            grid.l.push(lab.l);
-            grid.a.push(lab.a);
-            grid.b.push(lab.b);
-        }
-        Self { colors, labs, weights: Weighting::Grid(model.weights(&grid)) }
+    fn bounded(model: &ColorModel, colors: &'a [u32], labs: &'a LabPlanes, bytes: usize) -> Self {
+        let weights = if colors.len() * model.clusters().len() * 2 <= bytes {
+            Weighting::Stored(model.weights(labs))
+        } else {
+            Weighting::Recomputed(model.basis().clone())
+        };
+        Self { colors, labs, weights }
     }
 
     /// The colours, packed.
@@ -166,6 +151,8 @@ impl SoftMap {
             .clusters()
             .iter()
             .zip(targets)
+            // A target that is the centre but for rounding to 8 bits is the centre: nothing moves.
+            .map(|(c, t)| (c, if t.to_rgb8() == c.center.to_rgb8() { &c.center } else { t }))
             .map(|(c, t)| [t.l - slope * c.center.l, t.a - c.center.a, t.b - c.center.b, t.l])
             .collect();
         let mut map = Self { offsets, slope, strength, anchors: Vec::new(), guard: None, knees: Knees::NONE };
@@ -199,7 +186,7 @@ impl SoftMap {
         let mut start = 0;
         while start < n {
             let len = BLOCK.min(n - start);
-            let block = self.exact_block(labs, weights, start, len);
+            let block = self.move_block(&lab_block(labs, start, len), &self.stored_shift(weights, start, len));
             out.l[start..start + len].copy_from_slice(&block[0][..len]);
             out.a[start..start + len].copy_from_slice(&block[1][..len]);
             out.b[start..start + len].copy_from_slice(&block[2][..len]);
@@ -217,55 +204,44 @@ impl SoftMap {
             return table;
         }
         let arch = Arch::new();
-        match &set.weights {
-            Weighting::Exact(weights) => {
-                table[..n].par_chunks_mut(PIECE).enumerate().for_each(|(p, out)| {
-                    arch.dispatch(|| {
-                        for (b, out) in out.chunks_mut(BLOCK).enumerate() {
-                            let block = self.exact_block(set.labs, weights, p * PIECE + b * BLOCK, out.len());
-                            pack_block(&block, out);
-                        }
-                    });
-                });
-            }
-            Weighting::Grid(weights) => {
-                let grid = self.displacements(weights);
-                table[..n].par_chunks_mut(PIECE).enumerate().for_each(|(p, out)| {
-                    arch.dispatch(|| {
-                        for (b, out) in out.chunks_mut(BLOCK).enumerate() {
-                            let block = self.grid_block(&grid, set, p * PIECE + b * BLOCK, out.len());
-                            pack_block(&block, out);
-                        }
-                    });
-                });
-            }
-        }
+        table[..n].par_chunks_mut(PIECE).enumerate().for_each(|(p, out)| {
+            arch.dispatch(|| {
+                for (b, out) in out.chunks_mut(BLOCK).enumerate() {
+                    let start = p * PIECE + b * BLOCK;
+                    let lab = lab_block(set.labs, start, out.len());
+                    let shift = match &set.weights {
+                        Weighting::Stored(weights) => self.stored_shift(weights, start, out.len()),
+                        Weighting::Recomputed(basis) => self.recomputed_shift(basis, &lab),
+                    };
+                    pack_block(&self.move_block(&lab, &shift), out);
+                }
+            });
+        });
         table
     }
 
+    /// Σ ω_i·offset_i of a block of colours whose weights are stored.
     #[inline(always)]
-    fn exact_block(&self, labs: &LabPlanes, weights: &SoftWeights, start: usize, len: usize) -> [[f32; BLOCK]; 3] {
-        let mut lab = [[0f32; BLOCK]; 3];
-        lab[0][..len].copy_from_slice(&labs.l[start..start + len]);
-        lab[1][..len].copy_from_slice(&labs.a[start..start + len]);
-        lab[2][..len].copy_from_slice(&labs.b[start..start + len]);
+    fn stored_shift(&self, weights: &SoftWeights, start: usize, len: usize) -> [[f32; BLOCK]; 4] {
         let mut shift = [[0f32; BLOCK]; 4];
-        let [shift_l, shift_a, shift_b, light] = &mut shift;
-        for (plane, offset) in weights.planes.iter().zip(&self.offsets).take(MAX_CLUSTERS) {
-            let [ol, oa, ob, ot] = offset.map(|v| v / WEIGHT_ONE);
+        for (plane, offset) in weights.planes.iter().zip(&self.offsets) {
             let mut padded = [0f32; BLOCK];
             for (slot, w) in padded.iter_mut().zip(&plane[start..start + len]) {
-                *slot = f32::from(*w);
+                *slot = f32::from(*w) * (1.0 / WEIGHT_ONE);
             }
-            for i in 0..BLOCK {
-                let w = padded[i];
-                shift_l[i] += w * ol;
-                shift_a[i] += w * oa;
-                shift_b[i] += w * ob;
-                light[i] += w * ot;
-            }
+            add_scaled(&mut shift, &padded, offset);
         }
-        self.move_block(&lab, &shift)
+        shift
+    }
+
+    /// The same, working the weights out.
+    #[inline(always)]
+    fn recomputed_shift(&self, basis: &RadialBasis, lab: &[[f32; BLOCK]; 3]) -> [[f32; BLOCK]; 4] {
+        let mut shift = [[0f32; BLOCK]; 4];
+        for (weights, offset) in basis.weigh_block(&lab[0], &lab[1], &lab[2]).iter().zip(&self.offsets) {
+            add_scaled(&mut shift, weights, offset);
+        }
+        shift
     }
 
     #[inline(always)]
@@ -306,63 +282,27 @@ impl SoftMap {
         }
         out
     }
+}
 
-    /// Σ ω_i·offset_i on every node of the grid.
-    fn displacements(&self, weights: &SoftWeights) -> Vec<[f32; 4]> {
-        (0..GRID * GRID * GRID)
-            .map(|node| {
-                let mut sum = [0f32; 4];
-                for (plane, offset) in weights.planes.iter().zip(&self.offsets) {
-                    let w = f32::from(plane[node]) / WEIGHT_ONE;
-                    for (s, o) in sum.iter_mut().zip(offset) {
-                        *s += w * o;
-                    }
-                }
-                sum
-            })
-            .collect()
+#[inline(always)]
+fn add_scaled(shift: &mut [[f32; BLOCK]; 4], weights: &[f32; BLOCK], offset: &[f32; 4]) {
+    let [l, a, b, target] = shift;
+    for i in 0..BLOCK {
+        l[i] += weights[i] * offset[0];
+        a[i] += weights[i] * offset[1];
+        b[i] += weights[i] * offset[2];
+        target[i] += weights[i] * offset[3];
     }
+}
 
-    /// Tetrahedral interpolation of the displacements (six tetrahedra a cell, split along the grey diagonal).
-    #[inline(always)]
-    fn grid_block(&self, grid: &[[f32; 4]], set: &ColorSet<'_>, start: usize, len: usize) -> [[f32; BLOCK]; 3] {
-        let mut lab = [[0f32; BLOCK]; 3];
-        lab[0][..len].copy_from_slice(&set.labs.l[start..start + len]);
-        lab[1][..len].copy_from_slice(&set.labs.a[start..start + len]);
-        lab[2][..len].copy_from_slice(&set.labs.b[start..start + len]);
-        let mut shift = [[0f32; BLOCK]; 4];
-        for (i, &packed) in set.colors[start..start + len].iter().enumerate() {
-            let [r, g, b, _] = packed.to_le_bytes();
-            let place = |v: u8| {
-                let at = f32::from(v) * ((GRID - 1) as f32 / 255.0);
-                let low = (at as usize).min(GRID - 2);
-                (low, at - low as f32)
-            };
-            let ((ri, rf), (gi, gf), (bi, bf)) = (place(r), place(g), place(b));
-            let base = (ri * GRID + gi) * GRID + bi;
-            const STEP: [usize; 3] = [GRID * GRID, GRID, 1];
-            let mut axes = [(rf, STEP[0]), (gf, STEP[1]), (bf, STEP[2])];
-            if axes[0].0 < axes[1].0 {
-                axes.swap(0, 1);
-            }
-            if axes[1].0 < axes[2].0 {
-                axes.swap(1, 2);
-            }
-            if axes[0].0 < axes[1].0 {
-                axes.swap(0, 1);
-            }
-            let corners = [base, base + axes[0].1, base + axes[0].1 + axes[1].1, base + STEP[0] + STEP[1] + STEP[2]];
-            let parts = [1.0 - axes[0].0, axes[0].0 - axes[1].0, axes[1].0 - axes[2].0, axes[2].0];
-            for (corner, part) in corners.iter().zip(parts) {
-                let node = &grid[*corner];
-                shift[0][i] += part * node[0];
-                shift[1][i] += part * node[1];
-                shift[2][i] += part * node[2];
-                shift[3][i] += part * node[3];
-            }
-        }
-        self.move_block(&lab, &shift)
-    }
+/// A block of coordinates, padded with black.
+#[inline(always)]
+fn lab_block(labs: &LabPlanes, start: usize, len: usize) -> [[f32; BLOCK]; 3] {
+    let mut lab = [[0f32; BLOCK]; 3];
+    lab[0][..len].copy_from_slice(&labs.l[start..start + len]);
+    lab[1][..len].copy_from_slice(&labs.a[start..start + len]);
+    lab[2][..len].copy_from_slice(&labs.b[start..start + len]);
+    lab
 }
 
 /// Brings a block of Lab colours into the gamut, codes it and packs it.
@@ -427,11 +367,7 @@ pub fn pack_labs(labs: &LabPlanes) -> Vec<u32> {
         arch.dispatch(|| {
             for (b, out) in out.chunks_mut(BLOCK).enumerate() {
                 let start = p * PIECE + b * BLOCK;
-                let mut block = [[0f32; BLOCK]; 3];
-                block[0][..out.len()].copy_from_slice(&labs.l[start..start + out.len()]);
-                block[1][..out.len()].copy_from_slice(&labs.a[start..start + out.len()]);
-                block[2][..out.len()].copy_from_slice(&labs.b[start..start + out.len()]);
-                pack_block(&block, out);
+                pack_block(&lab_block(labs, start, out.len()), out);
             }
         });
     });
@@ -509,17 +445,16 @@ mod tests {
     }
 
     #[test]
-    fn the_grid_stays_within_one_of_the_exact_path() {
+    fn weights_worked_out_again_give_the_same_colors_within_a_code() {
         let (image, labs, model) = model();
         let map = SoftMap::new(&model, &targets(), 0.8, 1.0, Vec::new());
-        let exact = map.table(&ColorSet::new(&model, image.colors(), &labs));
-        let grid = map.table(&ColorSet::on_grid(&model, image.colors(), &labs));
-        let worst = exact
-            .iter()
-            .zip(&grid)
-            .map(|(&x, &y)| delta_e_2000(Rgb8::from_packed(x).lab(), Rgb8::from_packed(y).lab()))
-            .fold(0.0, f32::max);
-        assert!(worst <= 1.0, "{worst}");
+        let stored = map.table(&ColorSet::new(&model, image.colors(), &labs));
+        let again = map.table(&ColorSet::bounded(&model, image.colors(), &labs, 0));
+        for (x, y) in stored.iter().zip(&again) {
+            assert!(x.to_le_bytes().iter().zip(y.to_le_bytes()).all(|(x, y)| x.abs_diff(y) <= 1));
+            let apart = delta_e_2000(Rgb8::from_packed(*x).lab(), Rgb8::from_packed(*y).lab());
+            assert!(apart <= 1.0, "{apart}");
+        }
     }
 
     #[test]

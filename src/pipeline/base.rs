@@ -206,10 +206,8 @@ macro_rules! predecessor_model {
             let image = &base.full.image;
             let search = Search { max_iterations: max_iterations.min(100), ..Search::default() };
             let full = $model::new(image.colors(), image.counts(), k, &search);
-            let preview = base
-                .preview
-                .as_ref()
-                .map(|p| $model::with_centres(p.image.colors(), p.image.counts(), full.centres()));
+            let preview =
+                base.preview.as_ref().map(|p| $model::with_centres(p.image.colors(), p.image.counts(), full.centres()));
             (full, preview)
         }
     };

@@ -196,11 +196,8 @@ impl Recoloring {
         let wanted = map.labs(&sampled.labs, &soft.model.weights(&sampled.labs));
         let wanted: Vec<Lab> = (0..wanted.len()).map(|i| wanted.get(i)).collect();
         let fidelity = fit::fidelity(&sampled.sample, &mapped, &labels, &assignment.targets);
-        let coverage = fit::coverage(
-            &sampled.sample,
-            &mapped,
-            &fit::TargetColors::new(assignment.targets.iter().copied()),
-        );
+        let coverage =
+            fit::coverage(&sampled.sample, &mapped, &fit::TargetColors::new(assignment.targets.iter().copied()));
         let gamut = fit::gamut_fit(&sampled.sample, &wanted, &mapped);
         for (name, value) in [
             ("fidelity_delta_e", fidelity),

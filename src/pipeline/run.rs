@@ -17,7 +17,7 @@ use super::output::OutputFolder;
 use super::palette_file;
 use super::recoloring::Recoloring;
 use super::timing::{self, Timings};
-use super::variation::{self, PlannedOutput, PlannedVariation, Pictures};
+use super::variation::{self, Pictures, PlannedOutput, PlannedVariation};
 use crate::kernel::color::Rgb8;
 use crate::kernel::harmony;
 use crate::kernel::image::Raster;

@@ -217,7 +217,8 @@ impl Maker<'_> {
                 (Some(result), _) => result,
                 (None, _) => {
                     // One reducer was made for each output of another size, in order.
-                    let mut raster = gathered.next().map_or_else(|| Raster::of_length(1, 1, vec![0]), AreaReducer::finish);
+                    let mut raster =
+                        gathered.next().map_or_else(|| Raster::of_length(1, 1, vec![0]), AreaReducer::finish);
                     let chroma = encode::choose_chroma(&raster, FILL);
                     self.file(output, &mut raster, || chroma)
                 }
