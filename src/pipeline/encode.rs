@@ -9,7 +9,7 @@
 //! | JPEG, baseline | 8 or 16 rows of three planes |
 //! | JPEG, progressive | the whole picture: three planes (3 bytes a pixel) and their coefficients (3 or 6 bytes a pixel) |
 //! | JPEG through libjpeg-turbo (`turbojpeg`), baseline | a strip of 64 rows |
-//! | JPEG through libjpeg-turbo, progressive | the whole picture as RGB, and libjpeg's coefficients |
+//! | JPEG through libjpeg-turbo, progressive | the whole picture at 4 bytes a pixel, and libjpeg's coefficients |
 //! | WebP | the whole picture: RGB or RGBA here, 4 bytes a pixel and the working planes inside libwebp |
 //!
 //! Every output says that it is sRGB: PNG by the `sRGB` chunk, JPEG by a small ICC profile, WebP by carrying no profile

@@ -23,8 +23,9 @@ pub(super) fn encode(rows: &mut dyn Rows, effort: Effort, out: &mut dyn Write) -
     let layout = Layout::of(rows);
     match (effort, layout) {
         (Effort::Fast, Layout::Indexed(1 | 2 | 4)) => {
-            // Bytes of several indices have neither small differences nor, when dithered, runs of zeros; the quickest
-            // search for matches halves dithered files in a few milliseconds.
+            // Bytes of several indices have neither small differences nor, when dithered, runs of zeros. Against
+            // "up" and the fixed table, the quickest search for matches makes files 20 to 40 % smaller, for 1 to 15
+            // milliseconds at 4 megapixels.
             let mut writer = header(rows, layout, Some((1, Filter::NoFilter)), out)?;
             deflate(&mut PngRows::new(rows, layout), &mut [&mut writer])?;
             writer.finish().map_err(encoder_error)

@@ -38,9 +38,10 @@ pub(super) fn encode(rows: &mut dyn Rows, options: &EncodeOptions, out: &mut dyn
 
     // Progressive scans run over the whole picture.
     let strip_rows = if options.progressive { height } else { height.min(STRIP) } as usize;
-    let stride = width as usize * 4;
-    let mut strip = reserve(stride * strip_rows)?;
-    let mut packed = vec![0; width as usize];
+    let pixels = width as usize;
+    let mut strip = Vec::new();
+    strip.try_reserve_exact(pixels * strip_rows).map_err(|error| message(&error.to_string()))?;
+    strip.resize(pixels * strip_rows, 0);
     let mut jpeg = OutputBuf::new_owned();
     let fill = rows.has_alpha().then_some(options.fill);
     let arch = Arch::new();
@@ -48,16 +49,20 @@ pub(super) fn encode(rows: &mut dyn Rows, options: &EncodeOptions, out: &mut dyn
     let mut done = 0;
     while done < height as usize {
         let count = strip_rows.min(height as usize - done);
-        let strip = &mut strip[..stride * count];
-        for line in strip.chunks_exact_mut(stride) {
-            rows.next_row(&mut packed);
+        let strip = &mut strip[..pixels * count];
+        for row in strip.chunks_exact_mut(pixels) {
+            rows.next_row(row);
             if let Some(fill) = fill {
-                planes::flatten(arch, &mut packed, fill);
+                planes::flatten(arch, row, fill);
             }
-            planes::pack_rgba(&packed, line);
         }
-        let image =
-            Image { pixels: &*strip, width: width as usize, pitch: stride, height: count, format: PixelFormat::RGBX };
+        let image = Image {
+            pixels: bytemuck::cast_slice(strip),
+            width: pixels,
+            pitch: 4 * pixels,
+            height: count,
+            format: if cfg!(target_endian = "little") { PixelFormat::RGBX } else { PixelFormat::XBGR },
+        };
         compressor.compress(image, &mut jpeg).map_err(failed)?;
         let parts = Parts::of(&jpeg)?;
         if done == 0 {
@@ -83,13 +88,6 @@ fn failed(error: turbojpeg::Error) -> EncodeError {
 
 fn message(text: &str) -> EncodeError {
     EncodeError::Encoder { format: Format::Jpeg, message: text.to_owned() }
-}
-
-fn reserve(bytes: usize) -> Result<Vec<u8>, EncodeError> {
-    let mut buffer = Vec::new();
-    buffer.try_reserve_exact(bytes).map_err(|error| message(&error.to_string()))?;
-    buffer.resize(bytes, 0);
-    Ok(buffer)
 }
 
 const APP0: u8 = 0xE0;
