@@ -4,12 +4,12 @@
 //! ab' = ab + Σ ω_i (t_i − c_i)_ab and L' = Σ ω_i t_i,L + g·(L − Σ ω_i c_i,L): hue and chroma shift smoothly, and the
 //! lightness detail within a cluster is kept, scaled by g. Colours that leave the gamut give up chroma, not hue.
 
-use pulp::Arch;
 use rayon::prelude::*;
 
 use super::color::{ENCODE, ENCODE_SIZE, Lab, encode_index, encode_srgb};
 use super::gamut;
 use super::model::{BLOCK, ColorModel, LabPlanes, RadialBasis, SoftWeights, WEIGHT_ONE};
+use super::simd::vectorize;
 
 /// Colours per piece of parallel work.
 const PIECE: usize = 16 * BLOCK;
@@ -203,19 +203,21 @@ impl SoftMap {
             table[..n].copy_from_slice(set.colors);
             return table;
         }
-        let arch = Arch::new();
         table[..n].par_chunks_mut(PIECE).enumerate().for_each(|(p, out)| {
-            arch.dispatch(|| {
-                for (b, out) in out.chunks_mut(BLOCK).enumerate() {
-                    let start = p * PIECE + b * BLOCK;
-                    let lab = lab_block(set.labs, start, out.len());
-                    let shift = match &set.weights {
-                        Weighting::Stored(weights) => self.stored_shift(weights, start, out.len()),
-                        Weighting::Recomputed(basis) => self.recomputed_shift(basis, &lab),
-                    };
-                    pack_block(&self.move_block(&lab, &shift), out);
-                }
-            });
+            vectorize(
+                #[inline(always)]
+                || {
+                    for (b, out) in out.chunks_mut(BLOCK).enumerate() {
+                        let start = p * PIECE + b * BLOCK;
+                        let lab = lab_block(set.labs, start, out.len());
+                        let shift = match &set.weights {
+                            Weighting::Stored(weights) => self.stored_shift(weights, start, out.len()),
+                            Weighting::Recomputed(basis) => self.recomputed_shift(basis, &lab),
+                        };
+                        pack_block(&self.move_block(&lab, &shift), out);
+                    }
+                },
+            );
         });
         table
     }
@@ -362,14 +364,16 @@ fn fit_block(linear: &[[f32; BLOCK]; 3], excess: &[f32; BLOCK], out: &mut [u32])
 /// Packs Lab colours as a table does: into the gamut, coded, opaque.
 pub fn pack_labs(labs: &LabPlanes) -> Vec<u32> {
     let mut out = vec![0u32; labs.len()];
-    let arch = Arch::new();
     out.par_chunks_mut(PIECE).enumerate().for_each(|(p, out)| {
-        arch.dispatch(|| {
-            for (b, out) in out.chunks_mut(BLOCK).enumerate() {
-                let start = p * PIECE + b * BLOCK;
-                pack_block(&lab_block(labs, start, out.len()), out);
-            }
-        });
+        vectorize(
+            #[inline(always)]
+            || {
+                for (b, out) in out.chunks_mut(BLOCK).enumerate() {
+                    let start = p * PIECE + b * BLOCK;
+                    pack_block(&lab_block(labs, start, out.len()), out);
+                }
+            },
+        );
     });
     out
 }
