@@ -73,7 +73,7 @@ pub fn assign(model: &ColorModel, palette: &Palette) -> Assignment {
             }
         }
         let unused: Vec<usize> = (0..labs.len()).filter(|p| !colors.contains(&Some(*p))).collect();
-        let regret = regret(predicted_gain, unused.len());
+        let regret = regret(predicted_gain, unused.len(), contrast(&targets, &labs));
         if best.as_ref().is_none_or(|b| regret < b.0) {
             let anchors = anchors.clone();
             let found = Assignment { targets, colors, unused, slope, anchors, predicted_gain, contact_weight };
@@ -103,10 +103,22 @@ fn predict(model: &ColorModel, targets: &[Lab], slope: f32) -> f32 {
     probes.pairs.gain(&out).map_or(1.0, |gain| gain.p999 as f32)
 }
 
-/// What a candidate costs: an unused brand colour weighs as much as 1.2 of gain above the acceptable, and gain that the
-/// eye takes for a tear weighs four times as much.
-fn regret(gain: f32, unused: usize) -> f32 {
-    (gain - ACCEPTABLE_GAIN).max(0.0) + 3.0 * (gain - TEARING_GAIN).max(0.0) + 1.2 * unused as f32
+/// What a candidate costs, in units of gain above the acceptable: an unused brand colour 1.6, gain that the eye takes
+/// for a tear four times its excess, and lost contrast up to 3.
+fn regret(gain: f32, unused: usize, contrast: f32) -> f32 {
+    (gain - ACCEPTABLE_GAIN).max(0.0)
+        + 3.0 * (gain - TEARING_GAIN).max(0.0)
+        + 1.6 * unused as f32
+        + 4.0 * (0.75 - contrast).max(0.0)
+}
+
+/// How much of the palette's range of lightness the targets span, 0..=1.
+fn contrast(targets: &[Lab], labs: &[Lab]) -> f32 {
+    let range = |labs: &[Lab]| {
+        let (low, high) = labs.iter().fold((f32::MAX, f32::MIN), |(low, high), c| (low.min(c.l), high.max(c.l)));
+        high - low
+    };
+    if labs.len() < 2 || targets.len() < 2 { 1.0 } else { (range(targets) / range(labs).max(1.0)).clamp(0.0, 1.0) }
 }
 
 /// What a cluster may become.
@@ -201,6 +213,15 @@ fn bend(from: f32, by: f32) -> f32 {
     from + by.signum() * room * (1.0 - (-by.abs() / room).exp())
 }
 
+/// How much a colour looks like skin, 0..=1: a warm hue of moderate chroma and lightness, whatever the complexion. People
+/// accept a blue sky turned red, but not a green face.
+fn skin_likeness(lab: Lab) -> f32 {
+    let within =
+        |v: f32, low: f32, high: f32, soft: f32| (((v - low) / soft).min((high - v) / soft) + 1.0).clamp(0.0, 1.0);
+    let hue = lab.b.atan2(lab.a).to_degrees().rem_euclid(360.0);
+    within(hue, 35.0, 75.0, 15.0) * within(lab.chroma(), 14.0, 42.0, 8.0) * within(lab.l, 35.0, 88.0, 8.0)
+}
+
 /// The energy of assignments, tabulated.
 struct Search<'a> {
     fixed: &'a [Choice],
@@ -213,6 +234,8 @@ struct Search<'a> {
 
 const LIGHTNESS_COST: f32 = 90.0;
 const CHROMA_COST: f32 = 35.0;
+const HUE_COST: f32 = 6.0;
+const SKIN_COST: f32 = 900.0;
 const UNUSED_COST: f32 = 40.0;
 const CONTACT_COST: f32 = 6.0;
 const INVERSION_COST: f32 = 12.0;
@@ -240,7 +263,7 @@ impl<'a> Search<'a> {
                 let cos = if cc > 1.0 && tc > 1.0 { (c.center.a * t.a + c.center.b * t.b) / (cc * tc) } else { 1.0 };
                 let lightness = LIGHTNESS_COST * (from[i] - to[p]);
                 let chroma = CHROMA_COST * (cc / from_chroma - tc / to_chroma);
-                let hue = 5.0 * cc.min(tc) * (1.0 - cos);
+                let hue = (HUE_COST * cc.min(tc) + SKIN_COST * skin_likeness(c.center)) * (1.0 - cos);
                 unary[i * n + p] = c.share.sqrt() * (lightness * lightness + chroma * chroma + hue) / 20.0;
             }
         }

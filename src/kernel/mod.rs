@@ -16,5 +16,6 @@ pub mod predecessor;
 pub mod quality;
 pub mod recolor;
 pub mod resize;
+mod simd;
 pub mod tint;
 pub mod unique;

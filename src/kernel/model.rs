@@ -6,12 +6,12 @@
 //! SIGGRAPH 2015: φ(r) = exp(−r²/2σ²), Λ = Φ⁻¹, ω_i(x) = Σ_j Λ_ij φ(‖x − c_j‖), clamped at 0 and normalised. So a
 //! centre has weight 1 on itself, and weights change smoothly between centres: no edge can tear.
 
-use pulp::Arch;
 use rayon::prelude::*;
 
 use super::cluster::{self, Cluster, ClusterOptions, MAX_CLUSTERS};
 use super::color::{DECODE, Lab};
 use super::quality::gain::NeighborPairs;
+use super::simd::vectorize;
 use super::unique::IndexedImage;
 
 /// CIELAB coordinates of many colours, one plane a channel.
@@ -35,7 +35,6 @@ impl LabPlanes {
         let n = colors.len();
         let mut planes = Self { l: vec![0.0; n], a: vec![0.0; n], b: vec![0.0; n] };
         let lut = &*DECODE;
-        let arch = Arch::new();
         (
             planes.l.par_chunks_mut(PIECE),
             planes.a.par_chunks_mut(PIECE),
@@ -44,29 +43,35 @@ impl LabPlanes {
         )
             .into_par_iter()
             .for_each(|(l, a, b, colors)| {
-                arch.dispatch(|| {
-                    for (((l, a), b), colors) in
-                        l.chunks_mut(BLOCK).zip(a.chunks_mut(BLOCK)).zip(b.chunks_mut(BLOCK)).zip(colors.chunks(BLOCK))
-                    {
-                        let mut linear = [[0f32; BLOCK]; 3];
-                        for (i, &packed) in colors.iter().enumerate() {
-                            let [r, g, b, _] = packed.to_le_bytes();
-                            linear[0][i] = lut[r as usize];
-                            linear[1][i] = lut[g as usize];
-                            linear[2][i] = lut[b as usize];
+                vectorize(
+                    #[inline(always)]
+                    || {
+                        for (((l, a), b), colors) in l
+                            .chunks_mut(BLOCK)
+                            .zip(a.chunks_mut(BLOCK))
+                            .zip(b.chunks_mut(BLOCK))
+                            .zip(colors.chunks(BLOCK))
+                        {
+                            let mut linear = [[0f32; BLOCK]; 3];
+                            for (i, &packed) in colors.iter().enumerate() {
+                                let [r, g, b, _] = packed.to_le_bytes();
+                                linear[0][i] = lut[r as usize];
+                                linear[1][i] = lut[g as usize];
+                                linear[2][i] = lut[b as usize];
+                            }
+                            let mut out = [[0f32; BLOCK]; 3];
+                            for i in 0..BLOCK {
+                                let lab = Lab::from_linear([linear[0][i], linear[1][i], linear[2][i]]);
+                                out[0][i] = lab.l;
+                                out[1][i] = lab.a;
+                                out[2][i] = lab.b;
+                            }
+                            l.copy_from_slice(&out[0][..l.len()]);
+                            a.copy_from_slice(&out[1][..a.len()]);
+                            b.copy_from_slice(&out[2][..b.len()]);
                         }
-                        let mut out = [[0f32; BLOCK]; 3];
-                        for i in 0..BLOCK {
-                            let lab = Lab::from_linear([linear[0][i], linear[1][i], linear[2][i]]);
-                            out[0][i] = lab.l;
-                            out[1][i] = lab.a;
-                            out[2][i] = lab.b;
-                        }
-                        l.copy_from_slice(&out[0][..l.len()]);
-                        a.copy_from_slice(&out[1][..a.len()]);
-                        b.copy_from_slice(&out[2][..b.len()]);
-                    }
-                });
+                    },
+                );
             });
         planes
     }
@@ -289,7 +294,6 @@ impl RadialBasis {
         if k == 0 {
             return SoftWeights { planes };
         }
-        let arch = Arch::new();
         // One piece of every plane, so that pieces can be filled in parallel.
         let mut pieces: Vec<Vec<&mut [u16]>> = (0..n.div_ceil(PIECE)).map(|_| Vec::with_capacity(k)).collect();
         for plane in &mut planes {
@@ -298,21 +302,25 @@ impl RadialBasis {
             }
         }
         pieces.into_par_iter().enumerate().for_each(|(p, mut outs)| {
-            arch.dispatch(|| {
-                let count = outs[0].len();
-                let mut start = 0;
-                while start < count {
-                    let len = BLOCK.min(count - start);
-                    let at = p * PIECE + start;
-                    let block = self.weigh_block(&labs.l[at..at + len], &labs.a[at..at + len], &labs.b[at..at + len]);
-                    for (out, weights) in outs.iter_mut().zip(&block) {
-                        for (slot, &w) in out[start..start + len].iter_mut().zip(weights) {
-                            *slot = (w * WEIGHT_ONE + 0.5) as i32 as u16;
+            vectorize(
+                #[inline(always)]
+                || {
+                    let count = outs[0].len();
+                    let mut start = 0;
+                    while start < count {
+                        let len = BLOCK.min(count - start);
+                        let at = p * PIECE + start;
+                        let block =
+                            self.weigh_block(&labs.l[at..at + len], &labs.a[at..at + len], &labs.b[at..at + len]);
+                        for (out, weights) in outs.iter_mut().zip(&block) {
+                            for (slot, &w) in out[start..start + len].iter_mut().zip(weights) {
+                                *slot = (w * WEIGHT_ONE + 0.5) as i32 as u16;
+                            }
                         }
+                        start += len;
                     }
-                    start += len;
-                }
-            });
+                },
+            );
         });
         SoftWeights { planes }
     }

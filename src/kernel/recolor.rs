@@ -1,15 +1,17 @@
 //! Mode `soft`: from an assignment to a colour table.
 //!
 //! With ω the soft weights, c the cluster centres and t their targets, a colour of coordinates (L, a, b) goes to
-//! ab' = ab + Σ ω_i (t_i − c_i)_ab and L' = Σ ω_i t_i,L + g·(L − Σ ω_i c_i,L): hue and chroma shift smoothly, and the
-//! lightness detail within a cluster is kept, scaled by g. Colours that leave the gamut give up chroma, not hue.
+//! x' = Σ ω_i t_i + g·(x − Σ ω_i c_i) in each coordinate x: hue, chroma and lightness shift smoothly with the clusters,
+//! and the detail within a cluster is kept, scaled by g. Lightness has its own g, from the two lightness ranges; that of
+//! a and b falls with the distance that clusters move, so that stray hues follow the palette. Colours that leave the
+//! gamut give up chroma, not hue.
 
-use pulp::Arch;
 use rayon::prelude::*;
 
 use super::color::{ENCODE, ENCODE_SIZE, Lab, encode_index, encode_srgb};
 use super::gamut;
 use super::model::{BLOCK, ColorModel, LabPlanes, RadialBasis, SoftWeights, WEIGHT_ONE};
+use super::simd::vectorize;
 
 /// Colours per piece of parallel work.
 const PIECE: usize = 16 * BLOCK;
@@ -75,10 +77,12 @@ const ANCHOR_OUTER: f32 = 14.0;
 /// A map of colours for one palette.
 #[derive(Debug, Clone)]
 pub struct SoftMap {
-    /// Per cluster: t_L − g·c_L, t_a − c_a, t_b − c_b, t_L.
+    /// Per cluster: t − g·c in L, a and b; and t_L.
     offsets: Vec<[f32; 4]>,
-    /// g.
+    /// g of lightness.
     slope: f32,
+    /// g of a and b.
+    chroma_slope: f32,
     strength: f32,
     anchors: Vec<Anchor>,
     /// Lightness to add to neutral colours, by source lightness in 256 steps; none where the map is monotone.
@@ -142,20 +146,37 @@ pub fn slope(model: &ColorModel, targets: &[Lab]) -> f32 {
     if (ratio - 1.0).abs() < 0.02 { 1.0 } else { ratio.clamp(SLOPE_LIMITS.0, SLOPE_LIMITS.1) }
 }
 
+/// Detail of a and b that is kept when clusters move by [`FAR`] or more on average.
+const CHROMA_DETAIL: f32 = 0.6;
+/// Mean move of the clusters, ΔE 1976, from which on chroma detail is down to [`CHROMA_DETAIL`].
+const FAR: f32 = 20.0;
+
+/// The factor of chroma detail: 1 for a palette of the picture's own colours.
+fn chroma_slope(model: &ColorModel, targets: &[Lab]) -> f32 {
+    let moved: f32 = model.clusters().iter().zip(targets).map(|(c, t)| c.share * c.center.distance(*t)).sum();
+    // The half unit that rounding to 8 bits can move a centre does not count.
+    1.0 - (1.0 - CHROMA_DETAIL) * ((moved - 0.5) / FAR).clamp(0.0, 1.0)
+}
+
 impl SoftMap {
     /// A map that sends cluster i to `targets[i]`, with lightness detail scaled by `slope`.
     ///
     /// `strength` is 0 (nothing moves) to 1; `anchors` override the map around single colours.
     pub fn new(model: &ColorModel, targets: &[Lab], slope: f32, strength: f32, anchors: Vec<Anchor>) -> Self {
+        let chroma_slope = chroma_slope(model, targets);
         let offsets = model
             .clusters()
             .iter()
             .zip(targets)
             // A target that is the centre but for rounding to 8 bits is the centre: nothing moves.
             .map(|(c, t)| (c, if t.to_rgb8() == c.center.to_rgb8() { &c.center } else { t }))
-            .map(|(c, t)| [t.l - slope * c.center.l, t.a - c.center.a, t.b - c.center.b, t.l])
+            .map(|(c, t)| {
+                let (l, a, b) = (slope * c.center.l, chroma_slope * c.center.a, chroma_slope * c.center.b);
+                [t.l - l, t.a - a, t.b - b, t.l]
+            })
             .collect();
-        let mut map = Self { offsets, slope, strength, anchors: Vec::new(), guard: None, knees: Knees::NONE };
+        let mut map =
+            Self { offsets, slope, chroma_slope, strength, anchors: Vec::new(), guard: None, knees: Knees::NONE };
         if strength > 0.0 && !map.offsets.is_empty() {
             let probes = model.probes();
             let out = map.labs(&probes.labs, &probes.weights).l;
@@ -203,19 +224,21 @@ impl SoftMap {
             table[..n].copy_from_slice(set.colors);
             return table;
         }
-        let arch = Arch::new();
         table[..n].par_chunks_mut(PIECE).enumerate().for_each(|(p, out)| {
-            arch.dispatch(|| {
-                for (b, out) in out.chunks_mut(BLOCK).enumerate() {
-                    let start = p * PIECE + b * BLOCK;
-                    let lab = lab_block(set.labs, start, out.len());
-                    let shift = match &set.weights {
-                        Weighting::Stored(weights) => self.stored_shift(weights, start, out.len()),
-                        Weighting::Recomputed(basis) => self.recomputed_shift(basis, &lab),
-                    };
-                    pack_block(&self.move_block(&lab, &shift), out);
-                }
-            });
+            vectorize(
+                #[inline(always)]
+                || {
+                    for (b, out) in out.chunks_mut(BLOCK).enumerate() {
+                        let start = p * PIECE + b * BLOCK;
+                        let lab = lab_block(set.labs, start, out.len());
+                        let shift = match &set.weights {
+                            Weighting::Stored(weights) => self.stored_shift(weights, start, out.len()),
+                            Weighting::Recomputed(basis) => self.recomputed_shift(basis, &lab),
+                        };
+                        pack_block(&self.move_block(&lab, &shift), out);
+                    }
+                },
+            );
         });
         table
     }
@@ -266,8 +289,8 @@ impl SoftMap {
             let shade = (l + SHADE_MARGIN) / (shift[3][i] + SHADE_MARGIN);
             let share = self.strength * shade.clamp(0.0, 1.0);
             out[0][i] = lab[0][i] + self.strength * (l - lab[0][i]);
-            out[1][i] = lab[1][i] + share * shift[1][i];
-            out[2][i] = lab[2][i] + share * shift[2][i];
+            out[1][i] = lab[1][i] + share * (shift[1][i] + (self.chroma_slope - 1.0) * lab[1][i]);
+            out[2][i] = lab[2][i] + share * (shift[2][i] + (self.chroma_slope - 1.0) * lab[2][i]);
         }
         for anchor in &self.anchors {
             for i in 0..BLOCK {
@@ -362,14 +385,16 @@ fn fit_block(linear: &[[f32; BLOCK]; 3], excess: &[f32; BLOCK], out: &mut [u32])
 /// Packs Lab colours as a table does: into the gamut, coded, opaque.
 pub fn pack_labs(labs: &LabPlanes) -> Vec<u32> {
     let mut out = vec![0u32; labs.len()];
-    let arch = Arch::new();
     out.par_chunks_mut(PIECE).enumerate().for_each(|(p, out)| {
-        arch.dispatch(|| {
-            for (b, out) in out.chunks_mut(BLOCK).enumerate() {
-                let start = p * PIECE + b * BLOCK;
-                pack_block(&lab_block(labs, start, out.len()), out);
-            }
-        });
+        vectorize(
+            #[inline(always)]
+            || {
+                for (b, out) in out.chunks_mut(BLOCK).enumerate() {
+                    let start = p * PIECE + b * BLOCK;
+                    pack_block(&lab_block(labs, start, out.len()), out);
+                }
+            },
+        );
     });
     out
 }

@@ -7,10 +7,10 @@
 
 use std::sync::LazyLock;
 
-use pulp::Arch;
 use rayon::prelude::*;
 
 use super::image::{BaseImage, Raster, pack_rgba};
+use super::simd::vectorize;
 
 /// The sides of a picture that fits into `max_side` and `max_pixels`, keeping its proportions; 0 sets no limit. Never
 /// enlarges, and no side falls below 1.
@@ -147,24 +147,27 @@ impl AreaReducer {
     fn add(&mut self, row: &[u32], weight: f32) {
         let [red, green, blue, alpha] = &mut self.sums;
         let (red, green, blue) = (&mut red[..row.len()], &mut green[..row.len()], &mut blue[..row.len()]);
-        Arch::new().dispatch(|| {
-            if self.has_alpha {
-                let alpha = &mut alpha[..row.len()];
-                for (x, &p) in row.iter().enumerate() {
-                    let a = (p >> 24) as f32 * (weight / 255.0);
-                    red[x] += a * linear((p & 255) as f32);
-                    green[x] += a * linear((p >> 8 & 255) as f32);
-                    blue[x] += a * linear((p >> 16 & 255) as f32);
-                    alpha[x] += a;
+        vectorize(
+            #[inline(always)]
+            || {
+                if self.has_alpha {
+                    let alpha = &mut alpha[..row.len()];
+                    for (x, &p) in row.iter().enumerate() {
+                        let a = (p >> 24) as f32 * (weight / 255.0);
+                        red[x] += a * linear((p & 255) as f32);
+                        green[x] += a * linear((p >> 8 & 255) as f32);
+                        blue[x] += a * linear((p >> 16 & 255) as f32);
+                        alpha[x] += a;
+                    }
+                } else {
+                    for (x, &p) in row.iter().enumerate() {
+                        red[x] += weight * linear((p & 255) as f32);
+                        green[x] += weight * linear((p >> 8 & 255) as f32);
+                        blue[x] += weight * linear((p >> 16 & 255) as f32);
+                    }
                 }
-            } else {
-                for (x, &p) in row.iter().enumerate() {
-                    red[x] += weight * linear((p & 255) as f32);
-                    green[x] += weight * linear((p >> 8 & 255) as f32);
-                    blue[x] += weight * linear((p >> 16 & 255) as f32);
-                }
-            }
-        });
+            },
+        );
     }
 
     fn finish_row(&mut self) {

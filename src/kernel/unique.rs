@@ -6,10 +6,10 @@
 //! Method: a bitmap of 2²⁴ bits marks the colours present; the rank of a colour (set bits before it, from prefix
 //! popcounts) is its index. Nothing is hashed or sorted, and the order never depends on the thread count.
 
-use pulp::Arch;
 use rayon::prelude::*;
 
 use super::image::BaseImage;
+use super::simd::vectorize;
 
 const WORDS: usize = 1 << 18;
 
@@ -156,12 +156,15 @@ impl Ranks {
     fn new(bits: Vec<u64>) -> Self {
         let mut before = Vec::with_capacity(bits.len());
         let mut total = 0u32;
-        Arch::new().dispatch(|| {
-            for word in &bits {
-                before.push(total);
-                total += word.count_ones();
-            }
-        });
+        vectorize(
+            #[inline(always)]
+            || {
+                for word in &bits {
+                    before.push(total);
+                    total += word.count_ones();
+                }
+            },
+        );
         Self { bits, before, total }
     }
 
@@ -187,21 +190,23 @@ impl Ranks {
     fn index(&self, rgb: &[u8], alpha: Option<&[u8]>, hidden: u32) -> Vec<u32> {
         let mut index = vec![0u32; rgb.len() / 3];
         let size = piece(index.len());
-        let arch = Arch::new();
         index.par_chunks_mut(size).zip(rgb.par_chunks(size * 3)).enumerate().for_each(|(i, (out, part))| {
-            arch.dispatch(|| {
-                let pixels = part.as_chunks::<3>().0;
-                for (slot, pixel) in out.iter_mut().zip(pixels) {
-                    *slot = self.rank(key(pixel));
-                }
-                if let Some(alpha) = alpha {
-                    for (slot, &a) in out.iter_mut().zip(&alpha[i * size..]) {
-                        if a == 0 {
-                            *slot = hidden;
+            vectorize(
+                #[inline(always)]
+                || {
+                    let pixels = part.as_chunks::<3>().0;
+                    for (slot, pixel) in out.iter_mut().zip(pixels) {
+                        *slot = self.rank(key(pixel));
+                    }
+                    if let Some(alpha) = alpha {
+                        for (slot, &a) in out.iter_mut().zip(&alpha[i * size..]) {
+                            if a == 0 {
+                                *slot = hidden;
+                            }
                         }
                     }
-                }
-            });
+                },
+            );
         });
         index
     }
