@@ -146,6 +146,25 @@ fn flatness(points: &[cluster::Point], clusters: &[Cluster]) -> f32 {
     (close / total.max(1.0)) as f32
 }
 
+/// Moves each centre to its most frequent colour where that makes up a fifth of the cluster: a flat region then lands on
+/// its target, not beside it by what its smoothed edges add to the mean.
+fn settle(clusters: &mut [Cluster], image: &IndexedImage, labs: &LabPlanes) {
+    let mut weight = vec![0u64; clusters.len()];
+    let mut top = vec![(0u32, 0usize); clusters.len()];
+    for (i, &n) in image.counts().iter().enumerate().filter(|(_, n)| **n > 0) {
+        let c = cluster::nearest(clusters, labs.get(i));
+        weight[c] += u64::from(n);
+        if n > top[c].0 {
+            top[c] = (n, i);
+        }
+    }
+    for ((cluster, (n, i)), weight) in clusters.iter_mut().zip(top).zip(weight) {
+        if n > 0 && u64::from(n) * 5 >= weight && cluster.center.distance(labs.get(i)) < FLAT_RADIUS {
+            cluster.center = labs.get(i);
+        }
+    }
+}
+
 /// Pairs of neighbouring colours that a model keeps.
 const PAIR_LIMIT: usize = 8192;
 /// Longest side of the label map from which contacts are counted, pixels.
@@ -171,6 +190,7 @@ impl ColorModel {
         if clusters.len() > wanted && flatness(&points, &clusters) < FLAT {
             clusters = cluster::cluster(&points, &ClusterOptions { max_clusters: wanted, ..options });
         }
+        settle(&mut clusters, image, labs);
         let k = clusters.len();
         let mut model = Self {
             basis: RadialBasis::new(clusters),
