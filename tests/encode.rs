@@ -131,7 +131,11 @@ fn png_keeps_every_pixel_and_every_alpha() {
                 let bytes = to_bytes(&mut picture.clone(), &EncodeOptions { effort, ..options(Format::Png) });
                 assert!(decoded(&bytes) == picture.pixels(), "{width}×{height} {effort:?}");
                 let reader = png::Decoder::new(Cursor::new(&bytes)).read_info().unwrap();
-                let expected = if picture.has_alpha() { png::ColorType::Rgba } else { png::ColorType::Rgb };
+                let expected = match picture.palette() {
+                    Some(_) => png::ColorType::Indexed,
+                    None if picture.has_alpha() => png::ColorType::Rgba,
+                    None => png::ColorType::Rgb,
+                };
                 assert_eq!(reader.info().color_type, expected);
             }
         }
