@@ -280,7 +280,7 @@ impl ColorModel {
 }
 
 impl RadialBasis {
-    /// Basis functions on the centres of `clusters`, σ being the mean distance between centres.
+    /// Basis functions on the centres of `clusters`, σ being a share of the mean distance between centres.
     pub fn new(clusters: Vec<Cluster>) -> Self {
         let (lambda, falloff) = interpolation(&clusters);
         Self { clusters, lambda, falloff }
@@ -398,7 +398,13 @@ fn exp_negative(x: f32) -> f32 {
     p * f32::from_bits(((whole + 127) << 23) as u32)
 }
 
-/// Λ = Φ⁻¹ (row-major) and 1/2σ², with σ the mean distance between centres.
+/// σ as a share of the mean distance between centres. Chang et al. take 1; narrower functions overshoot less where
+/// centres crowd (Λ is better conditioned) and leave more of each cluster on its own target. On thirteen pictures with
+/// seven palettes, 1 against 0.28: fidelity 5.5 against 2.8, distance to the palette 0.44 against 0.37, gain 3.4 against
+/// 3.4 (worst 7.0 against 6.8); below 0.25 the gain rises.
+const SIGMA: f64 = 0.28;
+
+/// Λ = Φ⁻¹ (row-major) and 1/2σ², with σ [`SIGMA`] times the mean distance between centres.
 fn interpolation(clusters: &[Cluster]) -> (Vec<f32>, f32) {
     let k = clusters.len();
     if k < 2 {
@@ -410,7 +416,7 @@ fn interpolation(clusters: &[Cluster]) -> (Vec<f32>, f32) {
             sum += f64::from(clusters[i].center.distance(clusters[j].center));
         }
     }
-    let sigma = sum / (k * (k - 1) / 2) as f64;
+    let sigma = SIGMA * sum / (k * (k - 1) / 2) as f64;
     let falloff = 1.0 / (2.0 * sigma * sigma);
     let mut m: Vec<Vec<f64>> = (0..k)
         .map(|i| {

@@ -147,7 +147,7 @@ pub fn slope(model: &ColorModel, targets: &[Lab]) -> f32 {
 }
 
 /// Detail of a and b that is kept when clusters move by [`FAR`] or more on average.
-const CHROMA_DETAIL: f32 = 0.6;
+const CHROMA_DETAIL: f32 = 0.55;
 /// Mean move of the clusters, ΔE 1976, from which on chroma detail is down to [`CHROMA_DETAIL`].
 const FAR: f32 = 20.0;
 
