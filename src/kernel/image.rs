@@ -192,6 +192,11 @@ impl Raster {
         &self.pixels
     }
 
+    /// Whether every pixel is either opaque or hidden.
+    pub fn has_hard_alpha(&self) -> bool {
+        self.pixels.iter().all(|p| matches!(p >> 24, 0 | 255))
+    }
+
     /// The same raster, read again from its first row.
     pub fn rewound(mut self) -> Self {
         self.next = 0;

@@ -186,7 +186,7 @@ impl SoftMap {
         }
         map.guard = map.monotone_guard(model);
         // What an anchor has to add depends on where the map would send its colour, so anchors come last.
-        map.anchors = anchors;
+        map.anchors = anchors.into_iter().map(|a| Anchor { to: a.from.lerp(a.to, strength), ..a }).collect();
         map
     }
 
@@ -515,6 +515,18 @@ mod tests {
             let at = image.colors().iter().position(|&c| c == from.packed()).unwrap();
             assert_eq!(Rgb8::from_packed(table[at]), expected);
         }
+    }
+
+    #[test]
+    fn anchors_go_part_of_the_way_where_strength_does() {
+        let (image, labs, model) = model();
+        let from = Rgb8::from_packed(image.colors()[image.colors().len() / 2]);
+        let to = Rgb8::new(10, 120, 200);
+        let anchors = vec![Anchor { from: from.lab(), to: to.lab() }];
+        let map = SoftMap::new(&model, &targets(), 0.8, 0.25, anchors);
+        let table = map.table(&ColorSet::new(&model, image.colors(), &labs));
+        let at = image.colors().iter().position(|&c| c == from.packed()).unwrap();
+        assert_eq!(Rgb8::from_packed(table[at]), from.lab().lerp(to.lab(), 0.25).to_rgb8());
     }
 
     #[test]

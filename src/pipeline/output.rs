@@ -4,16 +4,26 @@ use std::collections::HashSet;
 use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tempfile::NamedTempFile;
 
-/// Unfinished files start like this, followed by the process that writes them.
+/// Unfinished files start like this, followed by the process that writes them and its mark.
 const UNFINISHED: &str = ".concept-worker-";
 
 /// The longest part of an object name that comes from a palette's name, in characters.
 const LONGEST_STEM: usize = 80;
+
+/// The same in bytes: file systems end names at 255, and prefix, number, size and extension need room, too.
+const LONGEST_STEM_BYTES: usize = 200;
+
+/// Tells this process from an earlier one of the same number: in a container it is always the first.
+static MARK: LazyLock<u64> = LazyLock::new(|| {
+    // Randomly keyed once a process.
+    std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0u8)
+});
 
 /// A folder that results are written into.
 #[derive(Debug)]
@@ -30,10 +40,7 @@ impl OutputFolder {
         fs::create_dir_all(path)?;
         for entry in fs::read_dir(path)?.flatten() {
             let name = entry.file_name();
-            let owner = name.to_str().and_then(|n| n.strip_prefix(UNFINISHED)).and_then(|n| n.split('-').next());
-            if let Some(owner) = owner
-                && owner.parse::<u32>().is_ok_and(|pid| !is_running(pid))
-            {
+            if name.to_str().and_then(|n| n.strip_prefix(UNFINISHED)).is_some_and(is_abandoned) {
                 // Somebody else may have swept it already.
                 let _ = fs::remove_file(entry.path());
             }
@@ -47,7 +54,7 @@ impl OutputFolder {
     /// Those of the file system.
     pub fn create(&self, object: &str) -> io::Result<PendingFile> {
         let mut builder = tempfile::Builder::new();
-        let prefix = format!("{UNFINISHED}{}-", std::process::id());
+        let prefix = format!("{UNFINISHED}{}-{:016x}-", std::process::id(), *MARK);
         builder.prefix(&prefix).suffix(".part");
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
@@ -81,6 +88,16 @@ impl OutputFolder {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Whether nobody will finish the file of this name, of which [`UNFINISHED`] is cut off.
+fn is_abandoned(owner: &str) -> bool {
+    let mut parts = owner.split('-');
+    let Some(pid) = parts.next().and_then(|pid| pid.parse::<u32>().ok()) else { return false };
+    if pid == std::process::id() {
+        return parts.next() != Some(&format!("{:016x}", *MARK));
+    }
+    !is_running(pid)
 }
 
 /// Whether a process lives; true where there is no way to tell.
@@ -160,6 +177,9 @@ impl ObjectNames {
 fn sanitize(name: &str) -> String {
     let mut stem = String::new();
     for c in name.chars().take(LONGEST_STEM) {
+        if stem.len() + c.len_utf8() > LONGEST_STEM_BYTES {
+            break;
+        }
         if c.is_alphanumeric() || c == '_' {
             stem.push(c);
         } else if !stem.ends_with('-') {
@@ -189,6 +209,7 @@ mod tests {
             assert_eq!(sanitize(name), expected);
         }
         assert!(sanitize(&"x".repeat(500)).len() <= LONGEST_STEM);
+        assert!(sanitize(&"\u{20000}".repeat(500)).len() <= LONGEST_STEM_BYTES);
     }
 
     #[test]
@@ -218,10 +239,20 @@ mod tests {
     fn what_a_dead_process_left_is_swept_and_a_living_ones_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let dead = folder.path().join(".concept-worker-4294967294-abc.part");
-        let living = folder.path().join(format!(".concept-worker-{}-abc.part", std::process::id()));
         fs::write(&dead, b"x").unwrap();
-        fs::write(&living, b"x").unwrap();
+        let out = OutputFolder::open(folder.path()).unwrap();
+        let living = out.create("a.bin").unwrap();
         OutputFolder::open(folder.path()).unwrap();
-        assert_eq!((dead.exists(), living.exists()), (!Path::new("/proc/self").exists(), true));
+        assert!(living.file.get_ref().path().exists());
+        assert_eq!(dead.exists(), !Path::new("/proc/self").exists());
+    }
+
+    #[test]
+    fn what_an_earlier_process_of_the_same_number_left_is_swept() {
+        let folder = tempfile::tempdir().unwrap();
+        let earlier = folder.path().join(format!(".concept-worker-{}-0123-abc.part", std::process::id()));
+        fs::write(&earlier, b"x").unwrap();
+        OutputFolder::open(folder.path()).unwrap();
+        assert!(!earlier.exists());
     }
 }

@@ -121,6 +121,7 @@ impl Recoloring {
             },
             Models::None => Self::tint(base, palette, strength),
         };
+        made.notes.extend(unheeded(palette, request.mode));
         if base.full.image.colors().is_empty() {
             made.notes.push("The picture has no visible pixels; there is nothing to recolour.".into());
         } else {
@@ -270,6 +271,27 @@ fn mapping_of(soft: &SoftModel<'_>, assignment: &Assignment, strength: f32) -> V
             share: rounded(f64::from(c.share)),
         })
         .collect()
+}
+
+/// What the palette asks for and the mode does not do.
+fn unheeded(palette: &Palette, mode: Mode) -> Option<String> {
+    let asked = |roles, pins, protect| -> Vec<&str> {
+        [
+            ("roles", roles && !palette.roles().is_empty()),
+            ("pins", pins && !palette.pins().is_empty()),
+            ("protect", protect && !palette.protect().is_empty()),
+        ]
+        .into_iter()
+        .filter_map(|(field, asked)| asked.then_some(field))
+        .collect()
+    };
+    let (fields, why) = match mode {
+        Mode::Soft => return None,
+        // Roles and pins steer the colours that are dithered; a colour outside the palette cannot stay.
+        Mode::Exact => (asked(false, false, true), "mode exact shows palette colours only"),
+        Mode::Transfer | Mode::Faithful | Mode::Tint => (asked(true, true, true), "they act in mode soft"),
+    };
+    (!fields.is_empty()).then(|| format!("Without effect: {}; {why}.", fields.join(", ")))
 }
 
 fn notes_of(assignment: &Assignment, palette: &Palette) -> Vec<String> {

@@ -116,8 +116,11 @@ pub fn run(
     admit(job, options)?;
     let output_error = |source| RunError::Output { path: out.display().to_string(), source };
     let folder = OutputFolder::open(out).map_err(output_error)?;
-    // From here until the new manifest is written, none says that the folder is complete.
-    folder.remove("manifest.json").map_err(output_error)?;
+    // From here until the new manifest is written, none says that the folder is complete, and no page shows another
+    // run's pictures.
+    for stale in ["manifest.json", "gallery.html", "contact-sheet.png"] {
+        folder.remove(stale).map_err(output_error)?;
+    }
     let timings = Timings::default();
     let mut manifest = begin(job, source);
     let pages = match Base::new(source, options, options.gallery, &timings) {
@@ -132,10 +135,11 @@ pub fn run(
     timings.add("total", start);
     manifest.timings_ms = timings.to_map();
     manifest.peak_bytes = timing::peak_bytes();
+    let mut shown = Ok(());
     if let Some(pages) = pages
         && options.gallery
     {
-        pages.write(&folder, &mut manifest, &timings).map_err(output_error)?;
+        shown = pages.write(&folder, &mut manifest, &timings);
         timings.add("total", start);
         manifest.timings_ms = timings.to_map();
         manifest.timings_ms.insert("total".into(), (start.elapsed().as_secs_f64() * 1e6).round() / 1e3);
@@ -143,6 +147,8 @@ pub fn run(
     }
     let json = serde_json::to_vec_pretty(&manifest).map_err(|error| output_error(error.into()))?;
     folder.write("manifest.json", &json).map_err(output_error)?;
+    // A page that did not fit on the disk must not cost the record of the files that did.
+    shown.map_err(output_error)?;
     Ok(manifest)
 }
 

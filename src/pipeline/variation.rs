@@ -196,7 +196,8 @@ impl Maker<'_> {
                 let mut none = Vec::new();
                 let feed = if filled { &mut none } else { &mut gathered };
                 let mut rows = Recolored::new(image, &self.recoloring.table);
-                let result = self.file(output, &mut Teed::new(&mut rows, feed), || self.sampled_chroma());
+                let mut rows = Teed::new(&mut rows, feed);
+                let result = self.file(output, &mut rows, self.base.hard_alpha, || self.sampled_chroma());
                 if result.is_ok() {
                     filled = true;
                 } else if !filled {
@@ -220,7 +221,9 @@ impl Maker<'_> {
                     let mut raster =
                         gathered.next().map_or_else(|| Raster::of_length(1, 1, vec![0]), AreaReducer::finish);
                     let chroma = encode::choose_chroma(&raster, FILL);
-                    self.file(output, &mut raster, || chroma)
+                    // Reducing makes hard edges soft.
+                    let hard_alpha = raster.has_hard_alpha();
+                    self.file(output, &mut raster, hard_alpha, || chroma)
                 }
             })
             .collect()
@@ -230,6 +233,7 @@ impl Maker<'_> {
         &self,
         output: &PlannedOutput,
         rows: &mut dyn Rows,
+        hard_alpha: bool,
         chroma: impl FnOnce() -> Chroma,
     ) -> Result<StoredFile, EncodeError> {
         let mut options = output.encode;
@@ -238,15 +242,15 @@ impl Maker<'_> {
             options.chroma = if self.recoloring.dither.is_some() { Chroma::Full } else { chroma() };
         }
         let mut file = self.folder.create(&output.object)?;
-        self.finished(rows, |rows| encode::encode(rows, &options, &mut file))?;
+        self.finished(rows, hard_alpha, |rows| encode::encode(rows, &options, &mut file))?;
         Ok(file.commit()?)
     }
 
-    /// Rows as they are encoded: dithered in mode `exact`.
-    fn finished<T>(&self, rows: &mut dyn Rows, read: impl FnOnce(&mut dyn Rows) -> T) -> T {
+    /// Rows as they are encoded: dithered in mode `exact`. `hard_alpha` says that each is either opaque or hidden.
+    fn finished<T>(&self, rows: &mut dyn Rows, hard_alpha: bool, read: impl FnOnce(&mut dyn Rows) -> T) -> T {
         match self.recoloring.dither {
             None => read(rows),
-            Some(kind) => read(&mut Dithered::new(rows, self.palette.colors(), kind, self.base.hard_alpha)),
+            Some(kind) => read(&mut Dithered::new(rows, self.palette.colors(), kind, hard_alpha)),
         }
     }
 
@@ -272,7 +276,8 @@ impl Maker<'_> {
     fn preview(&self) -> Option<Raster> {
         let (colors, table) = (self.base.preview.as_ref()?, self.recoloring.preview.as_ref()?);
         let mut rows = Recolored::new(&colors.image, table);
-        Some(self.finished(&mut rows, |rows| Raster::read(rows)))
+        // A raster in memory needs no indices, so nothing is lost by not looking for hard alpha.
+        Some(self.finished(&mut rows, false, |rows| Raster::read(rows)))
     }
 }
 
