@@ -115,6 +115,17 @@ dependencies() {
     cargo fetch --locked && cargo deny --offline --log-level error check bans licenses sources
 }
 
+# lints NAME FLAGS…
+lints() {
+    local name="lints, $1"
+    shift
+    if cargo clippy --version >/dev/null 2>&1; then
+        step "$name" cargo clippy --locked --all-targets "$@" -- -D warnings
+    else
+        skip "$name" "clippy is not installed (rustup component add clippy)"
+    fi
+}
+
 # ---- which parts can run here ----
 
 turbojpeg_lacks() {
@@ -139,8 +150,12 @@ opencv_lacks() {
 
 echo "gate: $mode; $(rustc --version); $(cargo --version); $(uname -sm)"
 
-step "format" cargo fmt --check
-step "lints, default features" cargo clippy --locked --all-targets -- -D warnings
+if cargo fmt --version >/dev/null 2>&1; then
+    step "format" cargo fmt --check
+else
+    skip "format" "rustfmt is not installed (rustup component add rustfmt)"
+fi
+lints "default features"
 # The README's own test command.
 step "tests" cargo test
 
@@ -154,7 +169,7 @@ if [ "$mode" = full ]; then
 
     lack=$(turbojpeg_lacks)
     if [ -z "$lack" ]; then
-        step "lints, feature turbojpeg" cargo clippy --locked --all-targets --features turbojpeg -- -D warnings
+        lints "feature turbojpeg" --features turbojpeg
         step "tests, feature turbojpeg" cargo test --locked --features turbojpeg --lib --test decode --test encode
     else
         skip "feature turbojpeg" "$lack"
@@ -162,7 +177,7 @@ if [ "$mode" = full ]; then
 
     lack=$(opencv_lacks)
     if [ -z "$lack" ]; then
-        step "lints, feature opencv" cargo clippy --locked --all-targets --features opencv -- -D warnings
+        lints "feature opencv" --features opencv
         step "tests, feature opencv" opencv_tests
     else
         skip "feature opencv" "$lack"
