@@ -148,65 +148,71 @@ opencv_lacks() {
 
 # ---- the gate ----
 
-echo "gate: $mode; $(rustc --version); $(cargo --version); $(uname -sm)"
+# A function, so that the whole script is read before anything runs and may be edited meanwhile.
+gate() {
+    echo "gate: $mode; $(rustc --version); $(cargo --version); $(uname -sm)"
 
-if cargo fmt --version >/dev/null 2>&1; then
-    step "format" cargo fmt --check
-else
-    skip "format" "rustfmt is not installed (rustup component add rustfmt)"
-fi
-lints "default features"
-# The README's own test command.
-step "tests" cargo test
-
-if [ "$mode" = full ]; then
-    if has git && git rev-parse --is-inside-work-tree >/dev/null 2>&1; then
-        step "repository" repository_is_clean
+    if cargo fmt --version >/dev/null 2>&1; then
+        step "format" cargo fmt --check
     else
-        skip "repository" "this is no git checkout"
+        skip "format" "rustfmt is not installed (rustup component add rustfmt)"
     fi
-    step "documentation" documentation
+    lints "default features"
+    # The README's own test command.
+    step "tests" cargo test
 
-    lack=$(turbojpeg_lacks)
-    if [ -z "$lack" ]; then
-        lints "feature turbojpeg" --features turbojpeg
-        step "tests, feature turbojpeg" cargo test --locked --features turbojpeg --lib --test decode --test encode
-    else
-        skip "feature turbojpeg" "$lack"
+    if [ "$mode" = full ]; then
+        if has git && git rev-parse --is-inside-work-tree >/dev/null 2>&1; then
+            step "repository" repository_is_clean
+        else
+            skip "repository" "this is no git checkout"
+        fi
+        step "documentation" documentation
+
+        lack=$(turbojpeg_lacks)
+        if [ -z "$lack" ]; then
+            lints "feature turbojpeg" --features turbojpeg
+            step "tests, feature turbojpeg" cargo test --locked --features turbojpeg --lib --test decode --test encode
+        else
+            skip "feature turbojpeg" "$lack"
+        fi
+
+        lack=$(opencv_lacks)
+        if [ -z "$lack" ]; then
+            lints "feature opencv" --features opencv
+            step "tests, feature opencv" opencv_tests
+        else
+            skip "feature opencv" "$lack"
+        fi
+
+        step "the README's first command" first_command
+        step "benches, once each" benches
+
+        if has c++; then
+            step "fuzz targets" fuzz_targets
+        else
+            skip "fuzz targets" "a C++ compiler is not installed"
+        fi
+
+        if has cargo-deny; then
+            step "dependencies" dependencies
+        else
+            skip "dependencies" "cargo-deny is not installed (cargo install --locked cargo-deny)"
+        fi
+        skip "advisories" "they need the network; run: cargo deny check advisories"
     fi
 
-    lack=$(opencv_lacks)
-    if [ -z "$lack" ]; then
-        lints "feature opencv" --features opencv
-        step "tests, feature opencv" opencv_tests
-    else
-        skip "feature opencv" "$lack"
+    printf '\n=== summary (%d s)\n' $SECONDS
+    for line in "${passed[@]}"; do echo "ok       $line"; done
+    for line in "${skipped[@]}"; do echo "SKIPPED: $line"; done
+    for line in "${failed[@]}"; do echo "FAILED   $line"; done
+    for line in "${counts[@]}"; do echo "TESTS:   $line"; done
+    if [ ${#failed[@]} -gt 0 ]; then
+        echo "gate: ${#failed[@]} of $((${#passed[@]} + ${#failed[@]})) parts failed"
+        exit 1
     fi
+    echo "gate: all ${#passed[@]} parts passed, ${#skipped[@]} skipped"
+    exit 0
+}
 
-    step "the README's first command" first_command
-    step "benches, once each" benches
-
-    if has c++; then
-        step "fuzz targets" fuzz_targets
-    else
-        skip "fuzz targets" "a C++ compiler is not installed"
-    fi
-
-    if has cargo-deny; then
-        step "dependencies" dependencies
-    else
-        skip "dependencies" "cargo-deny is not installed (cargo install --locked cargo-deny)"
-    fi
-    skip "advisories" "they need the network; run: cargo deny check advisories"
-fi
-
-printf '\n=== summary (%d s)\n' $SECONDS
-for line in "${passed[@]}"; do echo "ok       $line"; done
-for line in "${skipped[@]}"; do echo "SKIPPED: $line"; done
-for line in "${failed[@]}"; do echo "FAILED   $line"; done
-for line in "${counts[@]}"; do echo "TESTS:   $line"; done
-if [ ${#failed[@]} -gt 0 ]; then
-    echo "gate: ${#failed[@]} of $((${#passed[@]} + ${#failed[@]})) parts failed"
-    exit 1
-fi
-echo "gate: all ${#passed[@]} parts passed, ${#skipped[@]} skipped"
+gate
