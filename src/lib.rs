@@ -9,3 +9,8 @@ pub mod baseline;
 pub mod config;
 pub mod kernel;
 pub mod pipeline;
+
+/// The README's example is compiled as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

@@ -181,14 +181,14 @@ fn cbrt_signed(x: f32) -> f32 {
 #[inline(always)]
 fn lab_f(t: f32) -> f32 {
     let root = cbrt_positive(t.max(0.0));
-    let line = (LAB_KAPPA * t + 16.0) / 116.0;
+    let line = (LAB_KAPPA * t + 16.0) * (1.0 / 116.0);
     if t > LAB_EPSILON { root } else { line }
 }
 
 #[inline(always)]
 fn lab_f_inverse(f: f32) -> f32 {
     let cube = f * f * f;
-    let line = (116.0 * f - 16.0) / LAB_KAPPA;
+    let line = (116.0 * f - 16.0) * (1.0 / LAB_KAPPA);
     if cube > LAB_EPSILON { cube } else { line }
 }
 
@@ -206,16 +206,16 @@ impl Lab {
     #[inline(always)]
     pub fn from_linear(rgb: [f32; 3]) -> Self {
         let [x, y, z] = mul(&TO_XYZ, rgb);
-        let (fx, fy, fz) = (lab_f(x / WHITE[0]), lab_f(y), lab_f(z / WHITE[2]));
+        let (fx, fy, fz) = (lab_f(x * (1.0 / WHITE[0])), lab_f(y), lab_f(z * (1.0 / WHITE[2])));
         Self { l: 116.0 * fy - 16.0, a: 500.0 * (fx - fy), b: 200.0 * (fy - fz) }
     }
 
     /// To linear sRGB, unclipped: channels outside 0..=1 are outside the gamut.
     #[inline(always)]
     pub fn to_linear(self) -> [f32; 3] {
-        let fy = (self.l + 16.0) / 116.0;
-        let fx = fy + self.a / 500.0;
-        let fz = fy - self.b / 200.0;
+        let fy = (self.l + 16.0) * (1.0 / 116.0);
+        let fx = fy + self.a * (1.0 / 500.0);
+        let fz = fy - self.b * (1.0 / 200.0);
         mul(&FROM_XYZ, [WHITE[0] * lab_f_inverse(fx), lab_f_inverse(fy), WHITE[2] * lab_f_inverse(fz)])
     }
 

@@ -8,10 +8,10 @@
 
 use rayon::prelude::*;
 
-use super::cluster::{self, Cluster, ClusterOptions, MAX_CLUSTERS};
+use super::cluster::{self, Cluster, ClusterOptions, MAX_CLUSTERS, Point};
 use super::color::{DECODE, Lab};
 use super::quality::gain::NeighborPairs;
-use super::simd::vectorize;
+use super::simd::{exp_negative, vectorize};
 use super::unique::IndexedImage;
 
 /// CIELAB coordinates of many colours, one plane a channel.
@@ -134,7 +134,7 @@ const FLAT: f32 = 0.7;
 const FLAT_RADIUS: f32 = 4.0;
 
 /// Share of the points that lie close to a centre.
-fn flatness(points: &[cluster::Point], clusters: &[Cluster]) -> f32 {
+fn flatness(points: &[Point], clusters: &[Cluster]) -> f32 {
     let (mut close, mut total) = (0f64, 0f64);
     for p in points {
         let c = clusters[cluster::nearest(clusters, p.lab)].center;
@@ -173,22 +173,22 @@ const CONTACT_SIDE: usize = 256;
 impl ColorModel {
     /// Models `image`, whose unique colours have the coordinates `labs`.
     ///
-    /// `neighbors` are the pairs among the picture's colours, `palette_colors` the colours of the palettes that will be
+    /// `points` are those colours gathered by [`cluster::bins`], `neighbors` the pairs among the colours, `palette_colors` the colours of the palettes that will be
     /// applied: flat art wants a cluster for each of its own colours, a photograph one for each of the palette's, since
     /// more would pull neighbouring clusters to distant targets. A picture without visible pixels has no clusters.
     pub fn new(
         image: &IndexedImage,
         labs: &LabPlanes,
+        points: &[Point],
         neighbors: &NeighborPairs,
         palette_colors: usize,
         max_iterations: u32,
     ) -> Self {
-        let points = cluster::bins(image.colors(), [&labs.l, &labs.a, &labs.b], image.counts());
         let options = ClusterOptions { max_iterations, ..ClusterOptions::default() };
-        let mut clusters = cluster::cluster(&points, &options);
+        let mut clusters = cluster::cluster(points, &options);
         let wanted = palette_colors.clamp(PHOTO_CLUSTERS, MAX_CLUSTERS);
-        if clusters.len() > wanted && flatness(&points, &clusters) < FLAT {
-            clusters = cluster::cluster(&points, &ClusterOptions { max_clusters: wanted, ..options });
+        if clusters.len() > wanted && flatness(points, &clusters) < FLAT {
+            clusters = cluster::cluster(points, &ClusterOptions { max_clusters: wanted, ..options });
         }
         settle(&mut clusters, image, labs);
         let k = clusters.len();
@@ -300,7 +300,7 @@ impl ColorModel {
 }
 
 impl RadialBasis {
-    /// Basis functions on the centres of `clusters`, σ being the mean distance between centres.
+    /// Basis functions on the centres of `clusters`, σ being a share of the mean distance between centres.
     pub fn new(clusters: Vec<Cluster>) -> Self {
         let (lambda, falloff) = interpolation(&clusters);
         Self { clusters, lambda, falloff }
@@ -408,17 +408,13 @@ impl SoftWeights {
     }
 }
 
-/// e^x for x ≤ 0, relative error below 3e-6: 2^n by exponent bits, the fraction by a polynomial. Vectorises.
-#[inline(always)]
-fn exp_negative(x: f32) -> f32 {
-    let y = (x * std::f32::consts::LOG2_E).max(-125.0);
-    let whole = (y - 0.5) as i32; // rounds y ≤ 0 to the nearest or the next lower whole number
-    let f = (y - whole as f32) * std::f32::consts::LN_2;
-    let p = 1.0 + f * (1.0 + f * (0.5 + f * (1.0 / 6.0 + f * (1.0 / 24.0 + f * (1.0 / 120.0 + f * (1.0 / 720.0))))));
-    p * f32::from_bits(((whole + 127) << 23) as u32)
-}
+/// σ as a share of the mean distance between centres. Chang et al. take 1; narrower functions overshoot less where
+/// centres crowd (Λ is better conditioned) and leave more of each cluster on its own target. On thirteen pictures with
+/// seven palettes, 1 against 0.28: fidelity 5.5 against 2.8, distance to the palette 0.44 against 0.37, gain 3.4 against
+/// 3.4 (worst 7.0 against 6.8); below 0.25 the gain rises.
+const SIGMA: f64 = 0.28;
 
-/// Λ = Φ⁻¹ (row-major) and 1/2σ², with σ the mean distance between centres.
+/// Λ = Φ⁻¹ (row-major) and 1/2σ², with σ [`SIGMA`] times the mean distance between centres.
 fn interpolation(clusters: &[Cluster]) -> (Vec<f32>, f32) {
     let k = clusters.len();
     if k < 2 {
@@ -430,7 +426,7 @@ fn interpolation(clusters: &[Cluster]) -> (Vec<f32>, f32) {
             sum += f64::from(clusters[i].center.distance(clusters[j].center));
         }
     }
-    let sigma = sum / (k * (k - 1) / 2) as f64;
+    let sigma = SIGMA * sum / (k * (k - 1) / 2) as f64;
     let falloff = 1.0 / (2.0 * sigma * sigma);
     let mut m: Vec<Vec<f64>> = (0..k)
         .map(|i| {
@@ -472,7 +468,8 @@ mod tests {
         let indexed = IndexedImage::new(BaseImage::new(width, height, rgb, None).unwrap(), 0);
         let labs = LabPlanes::new(indexed.colors());
         let neighbors = NeighborPairs::new(indexed.colors(), 1000);
-        let model = ColorModel::new(&indexed, &labs, &neighbors, 5, 50);
+        let points = cluster::bins(indexed.colors(), [&labs.l, &labs.a, &labs.b], indexed.counts());
+        let model = ColorModel::new(&indexed, &labs, &points, &neighbors, 5, 50);
         (indexed, labs, model)
     }
 
@@ -524,14 +521,5 @@ mod tests {
         assert!(model.contact(first, second) > 0.0);
         assert_eq!(model.contact(first, third), 0.0);
         assert!((0..5).map(|i| model.border(i)).sum::<f32>() > 0.999);
-    }
-
-    #[test]
-    fn the_fast_exponential_is_exact_enough() {
-        for i in 0..10_000 {
-            let x = -(i as f32) * 0.005;
-            let (got, expected) = (exp_negative(x), x.exp());
-            assert!((got - expected).abs() <= 1e-5 * expected, "{x}: {got} {expected}");
-        }
     }
 }

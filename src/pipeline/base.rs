@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::decode::{self, DecodeError, Limits, Probe};
 use super::run::RunOptions;
 use super::timing::Timings;
-use crate::kernel::cluster::{self, ClusterOptions, MAX_CLUSTERS};
+use crate::kernel::cluster::{self, ClusterOptions, MAX_CLUSTERS, Point};
 use crate::kernel::color::Rgb8;
 use crate::kernel::gather::Recolored;
 use crate::kernel::image::{BaseImage, Raster};
@@ -23,7 +23,7 @@ use crate::kernel::tint;
 use crate::kernel::unique::IndexedImage;
 
 /// Longest side of a preview, pixels.
-const PREVIEW_SIDE: u32 = 560;
+const PREVIEW_SIDE: u32 = 480;
 
 /// A picture ready for palettes.
 pub struct Base {
@@ -33,6 +33,8 @@ pub struct Base {
     pub full: Colors,
     /// The same picture, small, for the gallery and the contact sheet; none when nobody will look.
     pub preview: Option<Colors>,
+    /// Its colours gathered into bins, for clustering.
+    pub points: Vec<Point>,
     /// Pairs of the picture's own colours one step apart.
     pub neighbors: NeighborPairs,
     /// A bounded sample of its colours with their shares, for figures that need no more.
@@ -103,18 +105,24 @@ impl Base {
         let image = resize::prescale(image, options.max_dimension, 0);
         let small = preview.then(|| {
             let (width, height) = resize::fit(image.width(), image.height(), PREVIEW_SIDE, 0);
-            resize::reduce(&image, width, height)
+            // Every second row of a large picture is plenty for a preview.
+            let step = (image.width().max(image.height()) / (2 * PREVIEW_SIDE)).max(1);
+            resize::reduce_stepping(&image, width, height, step)
         });
         timings.add("prescale", start);
         let start = Instant::now();
         let full = Colors::new(image, options.clustering_sample_size);
         let preview = small.map(|small| Colors::new(small, 0));
+        let points = {
+            let Colors { image, labs } = &full;
+            cluster::bins(image.colors(), [&labs.l, &labs.a, &labs.b], image.counts())
+        };
         let neighbors = NeighborPairs::new(full.image.colors(), PAIRS_FOR_MANIFEST);
         let sample = SampledColors::new(&full.image);
         let lightness = tint::lightness_range(&full.labs, full.image.counts());
         let hard_alpha = full.image.alpha().is_none_or(|a| a.par_iter().all(|v| matches!(v, 0 | 255)));
         timings.add("index", start);
-        Ok(Self { probe, full, preview, neighbors, sample, lightness, hard_alpha })
+        Ok(Self { probe, full, preview, points, neighbors, sample, lightness, hard_alpha })
     }
 
     /// The preview as it is, for the gallery's original.
@@ -129,10 +137,8 @@ impl Base {
     /// A cluster is shown by its most frequent colour when that makes up a fifth of it, as in flat art, else by its
     /// mean.
     pub fn palette(&self, count: usize, max_iterations: u32) -> Vec<(Rgb8, f64)> {
-        let Colors { image, labs } = &self.full;
-        let points = cluster::bins(image.colors(), [&labs.l, &labs.a, &labs.b], image.counts());
         let clusters = cluster::cluster(
-            &points,
+            &self.points,
             &ClusterOptions {
                 max_iterations,
                 min_share: 0.002,
@@ -141,23 +147,20 @@ impl Base {
                 max_clusters: count,
             },
         );
-        let mut weight = vec![0u64; clusters.len()];
-        let mut top = vec![(0u32, 0u32); clusters.len()];
-        for (i, (&color, &n)) in image.colors().iter().zip(image.counts()).enumerate() {
-            if n == 0 {
-                continue;
-            }
-            let c = cluster::nearest(&clusters, labs.get(i));
-            weight[c] += u64::from(n);
-            if n > top[c].0 {
-                top[c] = (n, color);
+        let mut weight = vec![0f32; clusters.len()];
+        let mut top = vec![(0f32, 0u32); clusters.len()];
+        for &(i, share) in self.sample.sample.entries() {
+            let c = cluster::nearest(&clusters, self.sample.labs.get(i as usize));
+            weight[c] += share;
+            if share > top[c].0 {
+                top[c] = (share, self.sample.colors[i as usize]);
             }
         }
         clusters
             .iter()
             .enumerate()
             .map(|(i, c)| {
-                let flat = u64::from(top[i].0) * 5 >= weight[i].max(1);
+                let flat = top[i].0 > 0.0 && top[i].0 * 5.0 >= weight[i];
                 let color = if flat { Rgb8::from_packed(top[i].1) } else { c.center.to_rgb8() };
                 (color, f64::from(c.share))
             })
@@ -191,7 +194,7 @@ impl<'a> SoftModel<'a> {
     /// Models `base` for palettes of `palette_colors` colours.
     pub fn new(base: &'a Base, palette_colors: usize, max_iterations: u32) -> Self {
         let Colors { image, labs } = &base.full;
-        let model = ColorModel::new(image, labs, &base.neighbors, palette_colors, max_iterations);
+        let model = ColorModel::new(image, labs, &base.points, &base.neighbors, palette_colors, max_iterations);
         let full = ColorSet::new(&model, image.colors(), labs);
         let preview = base.preview.as_ref().map(|p| ColorSet::new(&model, p.image.colors(), &p.labs));
         Self { model, full, preview }

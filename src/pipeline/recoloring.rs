@@ -1,10 +1,12 @@
 //! One palette on one base: the colour tables, what went where, and how good it is.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use super::base::{Base, Colors, Models, SoftModel, faithful_model, transfer_model};
 use super::job::{Dither, Mode, RecolorRequest};
 use super::manifest::MappingEntry;
+use super::timing::Timings;
 use crate::kernel::assign::{self, Assignment};
 use crate::kernel::cluster;
 use crate::kernel::color::{Lab, Rgb8};
@@ -76,7 +78,14 @@ impl<'a> Models<'a> {
 
 impl Recoloring {
     /// Applies `palette`. `models` must have been made for it; a model that is missing leaves the picture as it is.
-    pub fn new(base: &Base, models: &Models<'_>, palette: &Palette, request: &RecolorRequest) -> Self {
+    pub fn new(
+        base: &Base,
+        models: &Models<'_>,
+        palette: &Palette,
+        request: &RecolorRequest,
+        timings: &Timings,
+    ) -> Self {
+        let start = Instant::now();
         let strength = request.strength;
         let size = palette.colors().len();
         let pair = |mapping: Vec<(Rgb8, Rgb8, f64)>| {
@@ -89,7 +98,7 @@ impl Recoloring {
         };
         let mut made = match models {
             Models::Soft(models) => match models.get(&Models::soft_key(size)) {
-                Some(soft) => Self::soft(base, soft, palette, request),
+                Some(soft) => Self::soft(base, soft, palette, request, timings),
                 None => Self::unchanged(base),
             },
             Models::Transfer(models) => match models.get(&TransferModel::cluster_count(size)) {
@@ -116,8 +125,11 @@ impl Recoloring {
         if base.full.image.colors().is_empty() {
             made.notes.push("The picture has no visible pixels; there is nothing to recolour.".into());
         } else {
+            let start = Instant::now();
             made.measure(base, palette);
+            timings.add("measure", start);
         }
+        timings.add("recolor", start);
         made
     }
 
@@ -155,8 +167,10 @@ impl Recoloring {
         Self { table: table(&base.full), preview: base.preview.as_ref().map(table), mapping, ..Self::empty() }
     }
 
-    fn soft(base: &Base, soft: &SoftModel<'_>, palette: &Palette, request: &RecolorRequest) -> Self {
+    fn soft(base: &Base, soft: &SoftModel<'_>, palette: &Palette, request: &RecolorRequest, timings: &Timings) -> Self {
+        let start = Instant::now();
         let assignment = assign::assign(&soft.model, palette);
+        timings.add("assign", start);
         let map = SoftMap::new(
             &soft.model,
             &assignment.targets,
@@ -165,6 +179,7 @@ impl Recoloring {
             assignment.anchors.clone(),
         );
         let table = |set: &ColorSet<'_>| map.table(set);
+        let start = Instant::now();
         let mut made = Self {
             table: table(&soft.full),
             preview: soft.preview.as_ref().map(table),
@@ -172,6 +187,7 @@ impl Recoloring {
             notes: notes_of(&assignment, palette),
             ..Self::empty()
         };
+        timings.add("table", start);
         if request.mode == Mode::Exact {
             made.dither = Some(match request.dither {
                 Dither::FloydSteinberg => DitherKind::FloydSteinberg,
@@ -180,7 +196,9 @@ impl Recoloring {
             });
             debug_assert!(palette.colors().len() <= MAX_COLORS);
         }
+        let start = Instant::now();
         made.measure_soft(base, soft, &assignment, &map);
+        timings.add("measure", start);
         made
     }
 

@@ -331,9 +331,7 @@ fn render(
             };
             // A bug must cost one variation, not the job.
             let made = catch_unwind(AssertUnwindSafe(|| {
-                let start = Instant::now();
-                let recoloring = Recoloring::new(base, &models, palette, &job.recolor);
-                timings.add("recolor", start);
+                let recoloring = Recoloring::new(base, &models, palette, &job.recolor, timings);
                 variation::make(base, &recoloring, palette, planned, folder, timings, observe, i < sheet.shown, &sheet)
             }));
             made.unwrap_or_else(|_| {

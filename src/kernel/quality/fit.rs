@@ -16,7 +16,7 @@ pub const PRESENT_DELTA_E: f32 = 5.0;
 const SHORT_LIST: f32 = 1.4;
 
 /// How many colours are plenty for the figures of a manifest.
-pub const SAMPLE_FOR_MANIFEST: usize = 4096;
+pub const SAMPLE_FOR_MANIFEST: usize = 2048;
 
 /// Colours whose nearness is asked for many times.
 #[derive(Debug, Clone, PartialEq)]

@@ -11,8 +11,8 @@ pub const MIN_STEP: f32 = 0.3;
 /// The least CIELAB distance two neighbouring pixels are given by [`tear`]: about one just noticeable difference.
 pub const MIN_PIXEL_STEP: f32 = 2.0;
 
-/// How many pairs are plenty for the figures of a manifest: 33 of them lie above the 99.9th percentile.
-pub const PAIRS_FOR_MANIFEST: usize = 1 << 15;
+/// How many pairs are plenty for the figures of a manifest: 16 of them lie above the 99.9th percentile.
+pub const PAIRS_FOR_MANIFEST: usize = 1 << 14;
 
 /// Pairs of a picture's own colours one 8-bit step apart in exactly one channel. Built once per picture.
 #[derive(Debug, Clone, PartialEq)]
