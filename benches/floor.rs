@@ -8,6 +8,7 @@ use concept_worker::kernel::image::Raster;
 use concept_worker::pipeline::base::Models;
 use concept_worker::pipeline::job::Mode;
 use concept_worker::pipeline::recoloring::Recoloring;
+use concept_worker::pipeline::timing::Timings;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 mod codecs;
@@ -22,8 +23,9 @@ fn variations(source: &[u8], count: usize) -> Vec<Rgb> {
     let palettes = pictures::palettes(count);
     let models = Models::new(&base, Mode::Soft, palettes.iter(), pictures::run_options().kmeans_max_iterations);
     let image = &base.full.image;
+    let timings = Timings::default();
     let rgb = |palette| {
-        let made = Recoloring::new(&base, &models, palette, &pictures::recolor(Mode::Soft));
+        let made = Recoloring::new(&base, &models, palette, &pictures::recolor(Mode::Soft), &timings);
         let raster = Raster::read(&mut Recolored::new(image, &made.table));
         let samples = raster.pixels().iter().flat_map(|p| p.to_le_bytes().into_iter().take(3)).collect();
         Rgb { width: image.width(), height: image.height(), samples }

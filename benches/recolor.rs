@@ -12,6 +12,7 @@ use concept_worker::kernel::tint::TintMap;
 use concept_worker::pipeline::base::{Base, Models, SoftModel};
 use concept_worker::pipeline::job::Mode;
 use concept_worker::pipeline::recoloring::Recoloring;
+use concept_worker::pipeline::timing::Timings;
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 
@@ -81,8 +82,9 @@ fn all(group: &mut BenchmarkGroup<'_, WallTime>, base: &Base, palette: &Palette)
     ] {
         let models = models(mode);
         let request = pictures::recolor(mode);
+        let timings = Timings::default();
         group.bench_function(format!("{name}/assignment-table-metrics"), |b| {
-            b.iter(|| Recoloring::new(base, &models, palette, &request));
+            b.iter(|| Recoloring::new(base, &models, palette, &request, &timings));
         });
     }
 }

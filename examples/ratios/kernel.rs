@@ -4,6 +4,7 @@ use std::hint::black_box;
 
 use anyhow::Result;
 use concept_worker::kernel::assign;
+use concept_worker::kernel::cluster;
 use concept_worker::kernel::gather::Recolored;
 use concept_worker::kernel::model::{ColorModel, LabPlanes};
 use concept_worker::kernel::quality::gain::{NeighborPairs, PAIRS_FOR_MANIFEST};
@@ -80,7 +81,10 @@ pub fn color_model(source: &[u8], repeats: u32) -> Result<Row> {
             let (index, image) = cpu_of(|| IndexedImage::new(image, options.clustering_sample_size))?;
             let (lab, labs) = cpu_of(|| LabPlanes::new(image.colors()))?;
             let (pairs, neighbors) = cpu_of(|| NeighborPairs::new(image.colors(), PAIRS_FOR_MANIFEST))?;
-            let (clusters, model) = cpu_of(|| ColorModel::new(&image, &labs, &neighbors, 5, iterations))?;
+            let (clusters, model) = cpu_of(|| {
+                let points = cluster::bins(image.colors(), [&labs.l, &labs.a, &labs.b], image.counts());
+                ColorModel::new(&image, &labs, &points, &neighbors, 5, iterations)
+            })?;
             let (weights, set) = cpu_of(|| ColorSet::new(&model, image.colors(), &labs))?;
             black_box(set);
             for (times, seconds) in times.iter_mut().zip([index, lab, pairs, clusters, weights]) {
