@@ -67,7 +67,7 @@ fn bytes_under_alpha_0_change_nothing() {
         })
     };
     let black = with_garbage(|_, _| [0, 0, 0]);
-    let loud = with_garbage(|x, y| [(x * 41 ^ y * 7) as u8, 255 - (x * y) as u8, (y * 29) as u8]);
+    let loud = with_garbage(|x, y| [((x * 41) ^ (y * 7)) as u8, 255 - (x * y) as u8, (y * 29) as u8]);
     assert_ne!(black, loud);
     for mode in MODES {
         let (mut a, mut b) = (stored(2, mode, &black), stored(2, mode, &loud));

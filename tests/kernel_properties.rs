@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use concept_worker::kernel::assign::{self, Assignment};
-use concept_worker::kernel::cluster::Cluster;
+use concept_worker::kernel::cluster::{self, Cluster};
 use concept_worker::kernel::color::{Lab, Rgb8};
 use concept_worker::kernel::dither::{DitherKind, Dithered};
 use concept_worker::kernel::gather::Recolored;
@@ -82,7 +82,8 @@ impl Modelled {
         let image = IndexedImage::new(picture, 0);
         let labs = LabPlanes::new(image.colors());
         let neighbors = NeighborPairs::new(image.colors(), 4096);
-        let model = ColorModel::new(&image, &labs, &neighbors, palette_colors, 20);
+        let points = cluster::bins(image.colors(), [&labs.l, &labs.a, &labs.b], image.counts());
+        let model = ColorModel::new(&image, &labs, &points, &neighbors, palette_colors, 20);
         Self { image, labs, model }
     }
 

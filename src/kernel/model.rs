@@ -173,8 +173,8 @@ const CONTACT_SIDE: usize = 256;
 impl ColorModel {
     /// Models `image`, whose unique colours have the coordinates `labs`.
     ///
-    /// `points` are those colours gathered by [`cluster::bins`], `neighbors` the pairs among the colours, `palette_colors` the colours of the palettes that will be
-    /// applied: flat art wants a cluster for each of its own colours, a photograph one for each of the palette's, since
+    /// `points` are those colours gathered by [`cluster::bins`], `neighbors` the pairs among the colours,
+    /// `palette_colors` the colours of the palettes that will be applied: flat art wants a cluster for each of its own colours, a photograph one for each of the palette's, since
     /// more would pull neighbouring clusters to distant targets. A picture without visible pixels has no clusters.
     pub fn new(
         image: &IndexedImage,
@@ -187,10 +187,11 @@ impl ColorModel {
         let options = ClusterOptions { max_iterations, ..ClusterOptions::default() };
         let mut clusters = cluster::cluster(points, &options);
         let wanted = palette_colors.clamp(PHOTO_CLUSTERS, MAX_CLUSTERS);
-        if clusters.len() > wanted && flatness(points, &clusters) < FLAT {
+        if flatness(points, &clusters) >= FLAT {
+            settle(&mut clusters, image, labs);
+        } else if clusters.len() > wanted {
             clusters = cluster::cluster(points, &ClusterOptions { max_clusters: wanted, ..options });
         }
-        settle(&mut clusters, image, labs);
         let k = clusters.len();
         let mut model = Self {
             basis: RadialBasis::new(clusters),
