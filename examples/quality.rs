@@ -1,10 +1,17 @@
-//! Prints the quality table for a folder of pictures and a palette file: our modes, and lutgen and dipc where they are
-//! on PATH. Every tool runs as a process on the same PNG, and its pictures are judged from the pixels alone.
+//! Prints the tables of docs/quality.md as Markdown: the map of mode `soft` picture by picture, then our modes against
+//! lutgen and dipc where they are on PATH, then the front of strengths.
+//!
+//! The first table is measured in this process, where the map is at hand. For the others every tool runs as a process
+//! on the same PNG, and its pictures are judged from the pixels alone.
 //!
 //! ```text
 //! cargo build --release
-//! cargo run --release --example quality -- PICTURES --palettes PALETTES.json > table.md
+//! cargo run --release --example quality > fixtures.md
+//! cargo run --release --example quality -- PICTURES --palettes PALETTES.json > photographs.md
 //! ```
+
+#[path = "../fixtures/generator/mod.rs"]
+mod generator;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,19 +21,21 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use concept_worker::kernel::color::Rgb8;
-use concept_worker::kernel::image::pack_rgba;
+use concept_worker::kernel::image::{BaseImage, pack_rgba};
 use concept_worker::kernel::palette::Palette;
+use concept_worker::kernel::quality::examination::{Examination, Subject};
 use concept_worker::kernel::quality::report::{Report, judge};
+use concept_worker::kernel::unique::IndexedImage;
 use concept_worker::pipeline::job::PaletteSpec;
 use concept_worker::pipeline::manifest::Manifest;
 
 /// Judge the variations that several tools make of the same pictures and palettes.
 #[derive(Parser)]
 struct Arguments {
-    /// A folder of pictures, or one picture.
-    pictures: PathBuf,
+    /// A folder of pictures, or one picture; without it, the project's own at 640 × 480.
+    pictures: Option<PathBuf>,
     /// Palettes: a JSON array of {name, colors}, or an object with `palettes`.
-    #[arg(long)]
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/palettes/brand.json"))]
     palettes: PathBuf,
     /// Longest side; larger pictures are reduced once, before any tool sees them. 0 keeps them.
     #[arg(long, default_value_t = 1024)]
@@ -34,8 +43,8 @@ struct Arguments {
     /// Our modes, by comma.
     #[arg(long, value_delimiter = ',', default_value = "soft,transfer,faithful,exact,tint")]
     modes: Vec<String>,
-    /// Strengths of our modes, by comma: more than one shows the front of distance against gain.
-    #[arg(long, value_delimiter = ',', default_value = "1")]
+    /// Strengths of mode soft whose front of distance against gain is shown, by comma.
+    #[arg(long, value_delimiter = ',', default_value = "0.25,0.5,0.75,1")]
     strengths: Vec<f32>,
     /// Our program; without it, the one built beside this example.
     #[arg(long)]
@@ -43,6 +52,12 @@ struct Arguments {
     /// Leave the other tools out.
     #[arg(long)]
     ours_only: bool,
+    /// Print the table of the default map and nothing else.
+    #[arg(long)]
+    map_only: bool,
+    /// Print this many of the steepest pairs of every picture whose gain is above 5.
+    #[arg(long, default_value_t = 0)]
+    steepest: usize,
     /// Print a table per picture too.
     #[arg(long)]
     each: bool,
@@ -84,7 +99,15 @@ struct Judged {
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let palettes = read_palettes(&arguments.palettes)?;
-    let pictures = list_pictures(&arguments.pictures)?;
+    let scratch = tempfile::tempdir().context("cannot make a scratch folder")?;
+    let pictures = match &arguments.pictures {
+        Some(path) => list_pictures(path)?,
+        None => own_pictures(scratch.path())?,
+    };
+    print_map(&pictures, &palettes, &arguments)?;
+    if arguments.map_only {
+        return Ok(());
+    }
     let (contenders, mut remarks) = contenders(&arguments);
     ensure!(
         !contenders.is_empty(),
@@ -92,7 +115,6 @@ fn main() -> Result<()> {
         remarks.join("; ")
     );
 
-    let scratch = tempfile::tempdir().context("cannot make a scratch folder")?;
     let work = arguments.keep.clone().unwrap_or_else(|| scratch.path().to_owned());
     std::fs::create_dir_all(&work).with_context(|| format!("cannot make {}", work.display()))?;
     // In full, so that no folder name can pass for a flag.
@@ -159,14 +181,99 @@ fn main() -> Result<()> {
     Ok(())
 }
 
+/// The generator's pictures, written as PNG.
+fn own_pictures(folder: &Path) -> Result<Vec<PathBuf>> {
+    type Make = fn(u32, u32) -> generator::Picture;
+    let all: [(&str, Make); 6] = [
+        ("flat_art", generator::flat_art),
+        ("logo", generator::logo),
+        ("gradient_art", generator::gradient_art),
+        ("photo", generator::photo),
+        ("noisy", generator::noisy),
+        ("portrait", generator::portrait),
+    ];
+    let write = |(name, make): (&str, Make)| {
+        let path = folder.join(format!("{name}.png"));
+        std::fs::write(&path, generator::png(&make(640, 480)))?;
+        Ok(path)
+    };
+    all.into_iter().map(write).collect()
+}
+
+/// What mode `soft` makes of every picture, over all palettes: medians with the worst in brackets, or the worst.
+fn print_map(pictures: &[PathBuf], palettes: &[Palette], arguments: &Arguments) -> Result<()> {
+    println!("## Mode soft, {} palettes\n", palettes.len());
+    println!(
+        "| picture | gain | inversions on greys | order kept, least | levels kept, least | noise gain | fidelity | targets missing | clipped, hue drift | SSIM | distance | colours |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|");
+    let mut steep = Vec::new();
+    for path in pictures {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        let raster = match open(path) {
+            Ok(picture) => shrink(picture, arguments.max_dimension).into_rgba8(),
+            Err(error) => {
+                eprintln!("{}: {error:#}, left out", path.display());
+                continue;
+            }
+        };
+        let (width, height) = raster.dimensions();
+        let rgb = raster.pixels().flat_map(|p| [p.0[0], p.0[1], p.0[2]]).collect();
+        let alpha = raster.pixels().any(|p| p.0[3] < 255).then(|| raster.pixels().map(|p| p.0[3]).collect());
+        // The settings' defaults: a sample of 1024 on the longer side, 50 iterations.
+        let image = IndexedImage::new(BaseImage::new(width, height, rgb, alpha)?, 1024);
+        let colors = palettes.iter().map(|p| p.colors().len()).max().unwrap_or(5);
+        let subject = Subject::new(image, colors, 50);
+        let made: Vec<Examination> = palettes.iter().map(|palette| subject.examine(palette, 1.0)).collect();
+        let all = |figure: &dyn Fn(&Examination) -> f64| made.iter().map(figure).collect::<Vec<f64>>();
+        let least = |figure: &dyn Fn(&Examination) -> f64| all(figure).into_iter().fold(f64::MAX, f64::min);
+        let both = |values: Vec<f64>| match values.is_empty() {
+            true => "–".to_owned(),
+            false => format!("{:.2} ({:.2})", median(&values), worst(&values)),
+        };
+        println!(
+            "| {name} | {} | {} | {:.2} % | {:.0} % | {} | {} | {} of {} | {:.2} %, {:.1}° | {:.3} | {:.2} | {:.1} |",
+            both(made.iter().filter_map(|e| e.gain.map(|g| g.p999)).collect()),
+            worst(&all(&|e| e.ramp_inversions as f64)),
+            100.0 * least(&|e| e.order_kept),
+            100.0 * least(&|e| e.levels_kept),
+            both(made.iter().filter_map(|e| e.noise.map(|n| n.median)).collect()),
+            both(all(&|e| e.fidelity)),
+            all(&|e| (e.coverage.shares.len() - e.coverage.present()) as f64).iter().sum::<f64>(),
+            all(&|e| e.coverage.shares.len() as f64).iter().sum::<f64>(),
+            100.0 * worst(&all(&|e| e.gamut.clipped_share)),
+            worst(&all(&|e| e.gamut.hue_drift_p99)),
+            median(&all(&|e| e.ssim_l)),
+            median(&all(&|e| e.distance_share)),
+            all(&|e| e.colors_present as f64).iter().sum::<f64>() / made.len().max(1) as f64,
+        );
+        for (palette, examination) in palettes.iter().zip(&made) {
+            if examination.gain.is_some_and(|g| g.p999 > 5.0) {
+                let colors = subject.image().colors();
+                for (x, y, ratio) in subject.neighbors().steepest(colors, &examination.table, arguments.steepest) {
+                    steep.push(format!("- {name} × {}: {x} and {y} are thrown {ratio:.1} times apart", palette.name()));
+                }
+            }
+        }
+    }
+    println!();
+    for line in steep {
+        println!("{line}");
+    }
+    Ok(())
+}
+
 /// What can run here, and a remark for everything that cannot.
 fn contenders(arguments: &Arguments) -> (Vec<Contender>, Vec<String>) {
     let (mut found, mut remarks) = (Vec::new(), Vec::new());
     match arguments.bin.clone().or_else(own_binary) {
         Some(bin) => {
             for mode in &arguments.modes {
-                for &strength in &arguments.strengths {
-                    found.push(Contender::Ours { bin: bin.clone(), mode: mode.clone(), strength });
+                found.push(Contender::Ours { bin: bin.clone(), mode: mode.clone(), strength: 1.0 });
+                if mode == "soft" {
+                    for &strength in arguments.strengths.iter().filter(|s| **s != 1.0) {
+                        found.push(Contender::Ours { bin: bin.clone(), mode: mode.clone(), strength });
+                    }
                 }
             }
         }
@@ -356,13 +463,17 @@ impl Picture {
     }
 }
 
+fn shrink(picture: image::DynamicImage, max_dimension: u32) -> image::DynamicImage {
+    if max_dimension > 0 && picture.width().max(picture.height()) > max_dimension {
+        picture.resize(max_dimension, max_dimension, image::imageops::FilterType::CatmullRom)
+    } else {
+        picture
+    }
+}
+
 /// Reduces a picture once and writes it as an untagged PNG, so that every tool reads the same pixels.
 fn prepare(source: &Path, base: &Path, max_dimension: u32) -> Result<Picture> {
-    let mut picture = open(source)?;
-    if max_dimension > 0 && picture.width().max(picture.height()) > max_dimension {
-        picture = picture.resize(max_dimension, max_dimension, image::imageops::FilterType::CatmullRom);
-    }
-    let raster = picture.into_rgba8();
+    let raster = shrink(open(source)?, max_dimension).into_rgba8();
     raster
         .save_with_format(base, image::ImageFormat::Png)
         .with_context(|| format!("cannot write {}", base.display()))?;

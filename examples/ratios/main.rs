@@ -449,7 +449,11 @@ fn codec_floor(turns: &Turns) -> Vec<Row> {
             ),
         }
     };
-    let sampling = format!("{} of 7 at 4:2:0, the others at 4:4:4, as the engine chose", floor.halved);
+    let sampling = match floor.halved {
+        PALETTES => "all at 4:2:0, as the engine chose".to_owned(),
+        0 => "all at 4:4:4, as the engine chose".to_owned(),
+        halved => format!("{halved} of 7 at 4:2:0, the others at 4:4:4, as the engine chose"),
+    };
     vec![
         row(
             Format::Jpeg,

@@ -35,8 +35,8 @@ pub struct Assignment {
 const ACCEPTABLE_GAIN: f32 = 4.5;
 /// A gain that shows as tears.
 const TEARING_GAIN: f32 = 7.0;
-/// Weights of the contact term that are tried in turn.
-const CONTACT_WEIGHTS: [f32; 5] = [0.25, 1.0, 4.0, 16.0, 64.0];
+/// Weights of the contact term that are tried in turn, until the gain is acceptable and no colour is left out.
+const CONTACT_WEIGHTS: [f32; 6] = [0.25, 0.06, 1.0, 4.0, 16.0, 64.0];
 /// Lightness detail is not flattened below this to lower the gain.
 const GENTLE_SLOPE: f32 = 0.6;
 /// Random starts of the search, besides the two sensible ones.
@@ -45,7 +45,7 @@ const RANDOM_STARTS: usize = 10;
 const PIN_REACH: f32 = 20.0;
 /// Lightness and chroma differences among clusters that share a colour, as kept by its tints.
 const TINT_LIGHTNESS: f32 = 0.6;
-const TINT_CHROMA: f32 = 0.35;
+const TINT_CHROMA: f32 = 0.2;
 /// Tints stay between these lightnesses, so that they do not merge in white or black.
 const TINT_RANGE: (f32, f32) = (3.0, 98.5);
 
@@ -79,7 +79,8 @@ pub fn assign(model: &ColorModel, palette: &Palette) -> Assignment {
             let found = Assignment { targets, colors, unused, slope, anchors, predicted_gain, contact_weight };
             best = Some((regret, found));
         }
-        if predicted_gain <= ACCEPTABLE_GAIN {
+        let spare = labs.len().saturating_sub(model.clusters().len());
+        if best.as_ref().is_some_and(|(_, b)| b.predicted_gain <= ACCEPTABLE_GAIN && b.unused.len() <= spare) {
             break;
         }
     }
@@ -238,7 +239,8 @@ const HUE_COST: f32 = 6.0;
 const SKIN_COST: f32 = 900.0;
 const UNUSED_COST: f32 = 40.0;
 const CONTACT_COST: f32 = 6.0;
-const INVERSION_COST: f32 = 12.0;
+const INVERSION_COST: f32 = 30.0;
+const INVERSION_CONTACT_COST: f32 = 1000.0;
 
 impl<'a> Search<'a> {
     fn new(model: &ColorModel, labs: &[Lab], fixed: &'a [Choice], contact_weight: f32) -> Self {
@@ -278,7 +280,10 @@ impl<'a> Search<'a> {
                         let stretch = (labs[p].distance(labs[q]) - 1.6 * apart - 6.0).max(0.0);
                         let inverted = (clusters[i].center.l - clusters[j].center.l > 4.0) && labs[p].l < labs[q].l
                             || (clusters[j].center.l - clusters[i].center.l > 4.0) && labs[q].l < labs[p].l;
-                        let order = if inverted { INVERSION_COST * weight } else { 0.0 };
+                        // Touching regions that swap their order of lightness look solarised.
+                        let depth = ((labs[p].l - labs[q].l).abs() / 10.0).min(3.0);
+                        let touching = INVERSION_CONTACT_COST * model.contact(i, j);
+                        let order = if inverted { (INVERSION_COST * weight + touching) * depth } else { 0.0 };
                         pair[((i * k + j) * n + p) * n + q] = contact * stretch * stretch + order;
                     }
                 }

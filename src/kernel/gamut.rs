@@ -51,13 +51,12 @@ pub(crate) fn fit_lanes<const N: usize>(rgb: &[[f32; N]; 3]) -> [[f32; N]; 3] {
     let mut cie = [[0f32; N]; 3];
     for n in 0..N {
         let lab = OkLab::from_linear([rgb[0][n], rgb[1][n], rgb[2][n]]);
-        // White and black have no chroma to give.
-        let open = if lab.l > 0.0 && lab.l < 1.0 { 1.0 } else { 0.0 };
+        // Beyond white the path still starts at the pivot: chroma must not vanish at once there.
         let l = lab.l.clamp(0.0, 1.0);
-        base[n] = if open > 0.0 { l.min(PIVOT) } else { l };
+        base[n] = l.min(PIVOT);
         ok[0][n] = l - base[n];
-        ok[1][n] = lab.a * open;
-        ok[2][n] = lab.b * open;
+        ok[1][n] = lab.a;
+        ok[2][n] = lab.b;
         let lab = Lab::from_linear([rgb[0][n], rgb[1][n], rgb[2][n]]);
         cie[0][n] = lab.l.clamp(0.0, 100.0);
         cie[1][n] = lab.a;

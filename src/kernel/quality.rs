@@ -20,9 +20,10 @@
 //! | structure | [`structure::ssim_l`] | SSIM |
 //! | alpha, identity | [`structure::alpha_identical`], [`structure::max_channel_difference`] | yes or no, codes |
 //!
-//! [`report::judge`] gathers what can be said of any tool's output. Results do not depend on the number of threads:
+//! [`report::judge`] gathers what can be said of any tool's output, [`examination`] what can be said of mode `soft`. Results do not depend on the number of threads:
 //! parallel parts count integers or keep their order.
 
+pub mod examination;
 pub mod fit;
 pub mod gain;
 pub mod noise;

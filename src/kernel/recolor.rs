@@ -129,6 +129,9 @@ impl Knees {
     }
 }
 
+/// How often the guard of grey ramps is mended at most.
+const GUARD_ROUNDS: usize = 4;
+
 /// Limits of g: flatter than the first loses texture, steeper than the second adds noise.
 pub const SLOPE_LIMITS: (f32, f32) = (0.45, 1.15);
 
@@ -184,21 +187,37 @@ impl SoftMap {
             let (low, high) = out.iter().fold((f32::MAX, f32::MIN), |(low, high), &l| (low.min(l), high.max(l)));
             map.knees = Knees::new(low, high, targets);
         }
-        map.guard = map.monotone_guard(model);
+        // Gamut mapping takes lightness too, so the guard is mended until the colours that come out rise.
+        for _ in 0..GUARD_ROUNDS {
+            if !map.extend_guard(model) {
+                break;
+            }
+        }
         // What an anchor has to add depends on where the map would send its colour, so anchors come last.
         map.anchors = anchors.into_iter().map(|a| Anchor { to: a.from.lerp(a.to, strength), ..a }).collect();
         map
     }
 
-    /// What to add to the lightness of greys so that a grey ramp never darkens on its way up.
-    fn monotone_guard(&self, model: &ColorModel) -> Option<Box<[f32; 256]>> {
+    /// Adds to the lightness of greys what keeps a grey ramp from darkening on its way up; says whether it had to.
+    fn extend_guard(&mut self, model: &ColorModel) -> bool {
+        if self.strength == 0.0 || self.offsets.is_empty() {
+            return false;
+        }
         let ramp = LabPlanes { l: (0..256).map(|i| i as f32 / 2.55).collect(), a: vec![0.0; 256], b: vec![0.0; 256] };
         let mapped = self.labs(&ramp, &model.weights(&ramp));
+        let fitted = |i: usize| Lab::from_linear(gamut::fit(mapped.get(i).to_linear())).l;
         // A source step is 1/2.55 of lightness; keep at least a tenth of it.
-        let least = 0.1 * self.strength / 2.55;
-        let rising = isotonic(&mapped.l.iter().enumerate().map(|(i, l)| l - i as f32 * least).collect::<Vec<_>>());
-        let guard: [f32; 256] = std::array::from_fn(|i| rising[i] + i as f32 * least - mapped.l[i]);
-        guard.iter().any(|d| d.abs() > 0.05).then(|| Box::new(guard))
+        let least = |i: usize| i as f32 * 0.1 * self.strength / 2.55;
+        let rest: Vec<f32> = (0..256).map(|i| fitted(i) - least(i)).collect();
+        let rising = isotonic(&rest);
+        if rising.iter().zip(&rest).all(|(x, y)| (x - y).abs() <= 0.05) {
+            return false;
+        }
+        let guard = self.guard.get_or_insert_with(|| Box::new([0.0; 256]));
+        for (slot, (x, y)) in guard.iter_mut().zip(rising.iter().zip(&rest)) {
+            *slot += (x - y) / self.strength;
+        }
+        true
     }
 
     /// Where colours go, before they are brought into the gamut.

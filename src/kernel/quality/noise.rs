@@ -24,18 +24,26 @@ pub struct NoiseGain {
 /// of the results about their mean is set against that of the noisy inputs about theirs (CIELAB, all three axes
 /// together). `None` without colours.
 ///
-/// `map` gives CIELAB: pass the rounded map through [`Rgb8::lab`], or an unrounded one as it is. It is called 32 times
-/// per colour, from several threads. The draws depend on `seed` and on each colour, not on the order of the list.
-pub fn noise_gain(colors: &[Rgb8], seed: u64, map: impl Fn(Rgb8) -> Lab + Sync) -> Option<NoiseGain> {
-    let mut gains: Vec<f32> = colors
-        .par_iter()
-        .map(|&color| {
+/// `map` gives the CIELAB values of many colours in their order: pass the rounded map through [`Rgb8::lab`], or an
+/// unrounded one as it is. The draws depend on `seed` and on each colour, not on the order of the list.
+pub fn noise_gain(colors: &[Rgb8], seed: u64, map: impl FnOnce(&[Rgb8]) -> Vec<Lab>) -> Option<NoiseGain> {
+    let draws: Vec<Rgb8> = colors
+        .iter()
+        .flat_map(|&color| {
             let mut state = seed ^ u64::from(color.packed()) << 20;
-            let noisy: [Rgb8; DRAWS] = std::array::from_fn(|_| {
+            std::array::from_fn::<Rgb8, DRAWS, _>(|_| {
                 let bits = split_mix(&mut state);
                 Rgb8::new(nudge(color.r, bits), nudge(color.g, bits >> 16), nudge(color.b, bits >> 32))
-            });
-            let (before, after) = (deviation(noisy.map(Rgb8::lab)), deviation(noisy.map(&map)));
+            })
+        })
+        .collect();
+    let before: Vec<Lab> = draws.par_iter().map(|c| c.lab()).collect();
+    let after = map(&draws);
+    let mut gains: Vec<f32> = before
+        .par_chunks(DRAWS)
+        .zip(after.par_chunks(DRAWS))
+        .map(|(before, after)| {
+            let (before, after) = (deviation(before), deviation(after));
             // Five values in three channels never draw 32 equal colours in practice; an equal draw has no gain.
             if before > 0.0 { after / before } else { 0.0 }
         })
@@ -52,8 +60,8 @@ fn nudge(channel: u8, bits: u64) -> u8 {
     (i16::from(channel) + offset).clamp(0, 255) as u8
 }
 
-fn deviation(labs: [Lab; DRAWS]) -> f32 {
-    let n = DRAWS as f64;
+fn deviation(labs: &[Lab]) -> f32 {
+    let n = labs.len() as f64;
     let mean = labs
         .iter()
         .fold([0.0f64; 3], |[l, a, b], x| [l + f64::from(x.l) / n, a + f64::from(x.a) / n, b + f64::from(x.b) / n]);
@@ -78,9 +86,14 @@ mod tests {
         (0..64u8).map(|i| Rgb8::new(60 + i * 2, 180 - i, 90 + i)).collect()
     }
 
+    /// One color at a time.
+    fn each(map: impl Fn(Rgb8) -> Lab) -> impl FnOnce(&[Rgb8]) -> Vec<Lab> {
+        move |colors| colors.iter().map(|&c| map(c)).collect()
+    }
+
     #[test]
     fn the_identity_passes_noise_on_as_it_is() {
-        let gain = noise_gain(&colors(), 1, Rgb8::lab).unwrap();
+        let gain = noise_gain(&colors(), 1, each(Rgb8::lab)).unwrap();
         assert!((gain.median - 1.0).abs() < 1e-6 && (gain.p95 - 1.0).abs() < 1e-6, "{gain:?}");
     }
 
@@ -90,9 +103,9 @@ mod tests {
             let lab = c.lab();
             Lab { l: 3.0 * lab.l, a: 3.0 * lab.a, b: 3.0 * lab.b }
         };
-        let gain = noise_gain(&colors(), 1, tripled).unwrap();
+        let gain = noise_gain(&colors(), 1, each(tripled)).unwrap();
         assert!((gain.median - 3.0).abs() < 1e-3, "{gain:?}");
-        let flat = noise_gain(&colors(), 1, |_| Lab { l: 50.0, a: 0.0, b: 0.0 }).unwrap();
+        let flat = noise_gain(&colors(), 1, each(|_| Lab { l: 50.0, a: 0.0, b: 0.0 })).unwrap();
         assert_eq!((flat.median, flat.p95), (0.0, 0.0));
     }
 
@@ -100,7 +113,7 @@ mod tests {
     fn a_cliff_under_a_color_shows_in_its_noise() {
         let cliff = |c: Rgb8| Lab { l: if c.g < 150 { 20.0 } else { 80.0 }, a: 0.0, b: 0.0 };
         let on_the_edge = [Rgb8::new(120, 150, 120)];
-        assert!(noise_gain(&on_the_edge, 1, cliff).unwrap().median > 10.0);
+        assert!(noise_gain(&on_the_edge, 1, each(cliff)).unwrap().median > 10.0);
     }
 
     #[test]
@@ -108,8 +121,8 @@ mod tests {
         let (forward, mut backward) = (colors(), colors());
         backward.reverse();
         let map = |c: Rgb8| Lab { l: f32::from(c.g) / 2.0, a: f32::from(c.r), b: 0.0 };
-        assert_eq!(noise_gain(&forward, 9, map), noise_gain(&backward, 9, map));
-        assert_ne!(noise_gain(&forward, 9, map), noise_gain(&forward, 10, map));
-        assert_eq!(noise_gain(&[], 9, map), None);
+        assert_eq!(noise_gain(&forward, 9, each(map)), noise_gain(&backward, 9, each(map)));
+        assert_ne!(noise_gain(&forward, 9, each(map)), noise_gain(&forward, 10, each(map)));
+        assert_eq!(noise_gain(&[], 9, each(map)), None);
     }
 }
