@@ -114,7 +114,7 @@ mod bound {
     pub const FIDELITY_PHOTO: f64 = 6.0;
     pub const TARGETS_MISSING: f64 = 0.0;
     pub const CLIPPED_PERCENT: f64 = 4.8;
-    pub const HUE_DRIFT_DEGREES: f64 = 3.0;
+    pub const HUE_DRIFT_DEGREES: f64 = 4.5;
 }
 
 #[test]

@@ -11,9 +11,8 @@
 
 use super::color::{Lab, OkLab};
 
-/// How far outside 0..=1 a linear channel may lie and still be clipped: a third of an 8-bit code at black, less elsewhere.
-/// A colour on the gamut's surface must survive the way through CIELAB and back.
-pub const SLACK: f32 = 1e-4;
+/// How far outside 0..=1 a linear channel may lie and still be clipped: under a tenth of an 8-bit code.
+pub const SLACK: f32 = 2e-5;
 
 /// OKLab lightness above which colours give up some lightness with their chroma.
 const PIVOT: f32 = 0.72;

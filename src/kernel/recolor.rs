@@ -114,7 +114,10 @@ impl Knees {
     fn new(lowest: f32, highest: f32, targets: &[Lab]) -> Self {
         let top = targets.iter().map(|t| t.l).fold(85.0, f32::max).min(100.0 - 2.0 * KNEE_MARGIN);
         let bottom = targets.iter().map(|t| t.l).fold(15.0, f32::min).max(2.0 * KNEE_MARGIN);
-        let bend = |over: f32, room: f32| if over > room { 1.0 / room - 1.0 / over } else { 0.0 };
+        // Without overshoot nothing bends: a picture's own white and black stay.
+        let bend = |over: f32, room: f32| {
+            if over > room + KNEE_MARGIN + 0.1 { 1.0 / room - 1.0 / over } else { 0.0 }
+        };
         Self {
             high: (top, bend(highest - top, 100.0 - KNEE_MARGIN - top)),
             low: (bottom, bend(bottom - lowest, bottom - KNEE_MARGIN)),
