@@ -153,8 +153,9 @@ pub(crate) static ENCODE: LazyLock<[u8; ENCODE_SIZE]> = LazyLock::new(|| {
 /// Index into [`ENCODE`] of a linear value; values outside 0..=1 are clipped.
 #[inline(always)]
 pub(crate) fn encode_index(linear: f32) -> u32 {
-    let clipped = linear.clamp(0.0, 1.0);
-    (clipped.sqrt() * (ENCODE_SIZE - 1) as f32 + 0.5) as u32
+    let root = linear.clamp(0.0, 1.0).sqrt() * (ENCODE_SIZE - 1) as f32;
+    // Adding 2^23 leaves the rounded value in the low bits; a cast would saturate, and not vectorise.
+    (root + 8_388_608.0).to_bits() & (ENCODE_SIZE - 1) as u32
 }
 
 /// Linear light to the nearest sRGB code; values outside 0..=1 are clipped.

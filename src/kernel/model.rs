@@ -335,7 +335,8 @@ impl RadialBasis {
                             self.weigh_block(&labs.l[at..at + len], &labs.a[at..at + len], &labs.b[at..at + len]);
                         for (out, weights) in outs.iter_mut().zip(&block) {
                             for (slot, &w) in out[start..start + len].iter_mut().zip(weights) {
-                                *slot = (w * WEIGHT_ONE + 0.5) as i32 as u16;
+                                // The value rounded, from the low bits: weights are in 0..=1.
+                                *slot = (w * WEIGHT_ONE + 8_388_608.0).to_bits() as u16;
                             }
                         }
                         start += len;

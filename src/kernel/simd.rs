@@ -24,7 +24,8 @@ pub(crate) fn vectorize(mut work: impl FnMut()) {
 #[inline(always)]
 pub(crate) fn exp_negative(x: f32) -> f32 {
     let y = (x * std::f32::consts::LOG2_E).max(-125.0);
-    let whole = (y - 0.5) as i32; // rounds y ≤ 0 to the nearest or the next lower whole number
+    // Adding 1.5·2^23 leaves the rounded value in the low bits; a cast would saturate, and not vectorise.
+    let whole = (y + 12_582_912.0).to_bits() as i32 - 0x4b40_0000;
     let f = (y - whole as f32) * std::f32::consts::LN_2;
     let p = 1.0 + f * (1.0 + f * (0.5 + f * (1.0 / 6.0 + f * (1.0 / 24.0 + f * (1.0 / 120.0 + f * (1.0 / 720.0))))));
     p * f32::from_bits(((whole + 127) << 23) as u32)

@@ -23,7 +23,7 @@ use crate::kernel::tint;
 use crate::kernel::unique::IndexedImage;
 
 /// Longest side of a preview, pixels.
-const PREVIEW_SIDE: u32 = 480;
+const PREVIEW_SIDE: u32 = 400;
 
 /// A picture ready for palettes.
 pub struct Base {

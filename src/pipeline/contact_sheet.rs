@@ -26,7 +26,7 @@ pub const MAX_SIDE: u32 = 4096;
 pub const MAX_PIXELS: u64 = 8_000_000;
 /// Sheets stay below this as long as their pictures stay recognisable: they are made in every run, and encoding one
 /// costs as much as a variation of its size.
-const COMFORTABLE_PIXELS: u64 = 1_600_000;
+const COMFORTABLE_PIXELS: u64 = 2_500_000;
 
 /// Longest sides of a picture on the sheet, pixels; the largest that fits is taken.
 const SIDES: [u32; 9] = [400, 360, 320, 280, 240, 208, 176, 144, 120];
