@@ -24,6 +24,10 @@ enum Unit {
     Percent(usize),
     /// An angle.
     Degrees,
+    /// A whole number.
+    Count,
+    /// −1 to 1.
+    Correlation,
 }
 
 #[derive(Clone, Copy)]
@@ -34,7 +38,7 @@ enum Aim {
 }
 
 /// The known metrics in the order of the page: what catches the eye first comes first.
-pub(super) const METRICS: [Metric; 8] = [
+pub(super) const METRICS: [Metric; 9] = [
     Metric {
         key: "fidelity_delta_e",
         name: "Colour fidelity",
@@ -74,11 +78,18 @@ pub(super) const METRICS: [Metric; 8] = [
         aim: Aim::None,
     },
     Metric {
+        key: "colors_present",
+        name: "Palette colours seen",
+        meaning: "Palette colours that cover more than a thousandth of the picture.",
+        unit: Unit::Count,
+        aim: Aim::None,
+    },
+    Metric {
         key: "lightness_order",
-        name: "Lightness order kept",
-        meaning: "Share of colour pairs in which the lighter one is still the lighter one.",
-        unit: Unit::Percent(1),
-        aim: Aim::AtLeast(0.995),
+        name: "Lightness, correlation",
+        meaning: "Correlation of lightness before and after: near 1 the order of light and dark is kept.",
+        unit: Unit::Correlation,
+        aim: Aim::None,
     },
     Metric {
         key: "gamut_clipped",
@@ -134,6 +145,8 @@ impl Unit {
             Unit::DeltaE => format!("ΔE {value:.2}"),
             Unit::Percent(decimals) => format!("{:.decimals$} %", value * 100.0),
             Unit::Degrees => format!("{value:.1}°"),
+            Unit::Count => format!("{value:.0}"),
+            Unit::Correlation => format!("{value:.2}"),
         }
     }
 
@@ -143,6 +156,7 @@ impl Unit {
             Unit::DeltaE => format!("{value}"),
             Unit::Percent(_) => format!("{} %", (value * 1000.0).round() / 10.0),
             Unit::Degrees => format!("{value}°"),
+            Unit::Count | Unit::Correlation => format!("{value}"),
         }
     }
 
@@ -150,7 +164,8 @@ impl Unit {
     fn resolution(self) -> f64 {
         match self {
             Unit::Times | Unit::Degrees => 0.1,
-            Unit::DeltaE => 0.01,
+            Unit::DeltaE | Unit::Correlation => 0.01,
+            Unit::Count => 1.0,
             Unit::Percent(decimals) => 0.01 / 10f64.powi(decimals as i32),
         }
     }
@@ -253,7 +268,8 @@ mod tests {
         assert_eq!(say("gain_p999", 3.44), "3.4×");
         assert_eq!(say("fidelity_delta_e", 0.917), "ΔE 0.92");
         assert_eq!(say("coverage", 1.0), "100 %");
-        assert_eq!(say("lightness_order", 0.9987), "99.9 %");
+        assert_eq!(say("lightness_order", 0.987), "0.99");
+        assert_eq!(say("colors_present", 5.0), "5");
         assert_eq!(say("gamut_clipped", 0.0004), "0.04 %");
         assert_eq!(say("hue_drift_degrees", 1.25), "1.2°");
         assert_eq!(say("coverage", f64::NAN), "not defined");
@@ -261,11 +277,11 @@ mod tests {
 
     #[test]
     fn a_value_that_reads_as_its_aim_does_not_miss_it() {
-        let order = metric("lightness_order").unwrap();
-        assert!(!order.misses(0.99499) && order.misses(0.99));
+        let coverage = metric("coverage").unwrap();
+        assert!(!coverage.misses(0.9999) && coverage.misses(0.8));
         let hue = metric("hue_drift_degrees").unwrap();
         assert!(!hue.misses(3.04) && hue.misses(3.06));
-        assert_eq!(order.aim().as_deref(), Some("≥ 99.5 %"));
+        assert_eq!(coverage.aim().as_deref(), Some("≥ 100 %"));
         assert_eq!(metric("gamut_clipped").unwrap().aim().as_deref(), Some("≤ 0.1 %"));
         assert!(metric("palette_distance").unwrap().aim().is_none());
     }
