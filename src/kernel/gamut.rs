@@ -3,7 +3,7 @@
 //! CSS Color 4 reduces chroma at constant OKLCh lightness and hue. Two departures, both measured on photographs with
 //! pastel and navy palettes (99.9th percentile of the mapping gain, worst picture 41.8 → 9.1; see docs/quality.md):
 //!
-//! - Above [`PIVOT`] the reduction runs towards grey of that lightness instead of straight sideways. Near white the
+//! - Above an OKLab lightness of 0.72 the reduction runs towards grey of that lightness instead of straight sideways. Near white the
 //!   gamut is a narrow peak whose width changes by ten for every one of lightness; moving down as well crosses its
 //!   flank at a better angle, and what is barely outside barely moves.
 //! - Below L* 10 it runs in CIELAB, blending to OKLab until L* 28. OKLab takes cube roots that are infinitely steep
