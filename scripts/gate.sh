@@ -93,9 +93,10 @@ first_command() {
 }
 
 # Every bench once, without measuring: criterion's test mode, which it takes under `cargo test`. That builds nothing
-# optimised anew. Benches of very large pictures say that they are skipped.
+# optimised anew. Benches of very large pictures say that they are skipped. (The unit tests, which could hold benches too,
+# run along.)
 benches() {
-    env -u CONCEPT_BENCH_LARGE cargo test --locked --bench '*'
+    env -u CONCEPT_BENCH_LARGE cargo test --locked --benches
 }
 
 opencv_tests() {
@@ -189,6 +190,7 @@ gate() {
 
         step "the README's first command" first_command
         step "benches, once each" benches
+        skip "bench predecessor" "it takes minutes; run: cargo bench --features opencv --bench predecessor"
 
         if has c++; then
             step "fuzz targets" fuzz_targets
