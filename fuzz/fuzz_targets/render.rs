@@ -101,7 +101,7 @@ fuzz_target!(|bytes: &[u8]| {
     let source = encoded(&mut raster, Format::Png);
     let base = Base::new(&source, &OPTIONS, true, &Timings::default()).expect("our own PNG");
     let models = Models::new(&base, request.mode, std::iter::once(&palette), OPTIONS.kmeans_max_iterations);
-    let made = Recoloring::new(&base, &models, &palette, &request);
+    let made = Recoloring::new(&base, &models, &palette, &request, &Timings::default());
     assert_eq!(made.table.len(), base.full.image.colors().len() + 1);
     assert_eq!(made.table.last(), Some(&0));
     assert!(made.table[..made.table.len() - 1].iter().all(|p| p >> 24 == 255));
