@@ -1,7 +1,8 @@
 //! Gamut mapping: colours outside sRGB give up chroma, not hue.
 //!
-//! CSS Color 4 reduces chroma at constant OKLCh lightness and hue. Two departures, both measured on photographs with
-//! pastel and navy palettes (99.9th percentile of the mapping gain, worst picture 41.8 → 9.1; see docs/quality.md):
+//! CSS Color 4 reduces chroma at constant OKLCh lightness and hue. There are two departures. Together with chroma that
+//! fades towards black (see [`super::recolor`]) they took the worst mapping gain of ten pictures under pastel and navy
+//! palettes (99.9th percentile) from 41.8 to 9.1:
 //!
 //! - Above an OKLab lightness of 0.72 the reduction runs towards grey of that lightness instead of straight sideways. Near white the
 //!   gamut is a narrow peak whose width changes by ten for every one of lightness; moving down as well crosses its
