@@ -7,6 +7,7 @@
 use rayon::prelude::*;
 
 use super::color::Lab;
+use super::simd::vectorize;
 
 /// The most clusters a model has.
 pub const MAX_CLUSTERS: usize = 10;
@@ -80,34 +81,29 @@ pub fn cluster(points: &[Point], options: &ClusterOptions) -> Vec<Cluster> {
     if points.is_empty() {
         return Vec::new();
     }
+    let cloud = Cloud::new(points);
     let mut random = SplitMix64::from_points(points);
-    let total: f64 = points.iter().map(|p| f64::from(p.weight)).sum();
     let mut nearest = vec![f32::MAX; points.len()];
     let mut centers: Vec<Lab> = Vec::new();
     while centers.len() < options.max_clusters.max(1) {
-        let Some(next) = draw(points, &nearest, centers.is_empty(), &mut random) else { break };
-        for (d, p) in nearest.iter_mut().zip(points) {
-            *d = d.min(p.lab.distance_squared(next));
-        }
+        let Some(next) = cloud.draw(&nearest, centers.is_empty(), &mut random) else { break };
         let mut trial = centers.clone();
         trial.push(next);
-        let trial = lloyd(points, trial, 6);
+        let trial = cloud.lloyd(trial, 6);
         let smallest = trial.iter().map(|c| c.share).fold(1.0, f32::min);
         let spread = trial.len() == centers.len() + 1;
         if centers.len() >= options.min_clusters && (!spread || smallest < options.min_share) {
             break;
         }
         centers = trial.iter().map(|c| c.center).collect();
-        for (d, p) in nearest.iter_mut().zip(points) {
-            *d = centers.iter().map(|&c| p.lab.distance_squared(c)).fold(f32::MAX, f32::min);
-        }
         if !spread {
             break;
         }
+        cloud.nearest_squared(&centers, &mut nearest);
     }
-    let clusters = lloyd(points, centers, options.max_iterations);
+    let clusters = cloud.lloyd(centers, options.max_iterations);
     let mut merged = merge(clusters, options.merge_distance);
-    debug_assert!((merged.iter().map(|c| f64::from(c.share)).sum::<f64>() - 1.0).abs() < 1e-3, "{total}");
+    debug_assert!((merged.iter().map(|c| f64::from(c.share)).sum::<f64>() - 1.0).abs() < 1e-3);
     merged.sort_by(|x, y| y.share.total_cmp(&x.share));
     merged
 }
@@ -124,95 +120,174 @@ pub fn nearest(clusters: &[Cluster], lab: Lab) -> usize {
     best.1
 }
 
-/// Draws the next seed: of eight candidates drawn by weight × squared distance, the one that lowers the sum most.
-fn draw(points: &[Point], nearest: &[f32], first: bool, random: &mut SplitMix64) -> Option<Lab> {
-    let mass = |i: usize| if first { f64::from(points[i].weight) } else { f64::from(points[i].weight * nearest[i]) };
-    let total: f64 = (0..points.len()).map(mass).sum();
-    if total <= 1e-9 {
-        return None;
+/// Points per partial sum: fixed, so that sums are added in one order on any number of threads.
+const CHUNK: usize = 2048;
+/// Sums that are carried side by side in vector loops, whatever the processor's width.
+const LANES: usize = 16;
+
+/// Weighted colours, one plane a coordinate, so that loops over them vectorise.
+struct Cloud {
+    l: Vec<f32>,
+    a: Vec<f32>,
+    b: Vec<f32>,
+    weight: Vec<f32>,
+}
+
+impl Cloud {
+    fn new(points: &[Point]) -> Self {
+        let plane = |of: fn(&Point) -> f32| points.iter().map(of).collect();
+        Self { l: plane(|p| p.lab.l), a: plane(|p| p.lab.a), b: plane(|p| p.lab.b), weight: plane(|p| p.weight) }
     }
-    let mut picks: Vec<usize> = Vec::with_capacity(8);
-    for _ in 0..8 {
-        let mut left = random.unit() * total;
-        let mut pick = points.len() - 1;
-        for i in 0..points.len() {
-            left -= mass(i);
-            if left <= 0.0 {
-                pick = i;
+
+    fn len(&self) -> usize {
+        self.l.len()
+    }
+
+    fn get(&self, i: usize) -> Lab {
+        Lab { l: self.l[i], a: self.a[i], b: self.b[i] }
+    }
+
+    /// Squared distance from every point to the nearest of `centers`.
+    fn nearest_squared(&self, centers: &[Lab], out: &mut [f32]) {
+        vectorize(
+            #[inline(always)]
+            || {
+                out.fill(f32::MAX);
+                for &c in centers {
+                    for (((d, &l), &a), &b) in out.iter_mut().zip(&self.l).zip(&self.a).zip(&self.b) {
+                        *d = d.min(c.distance_squared(Lab { l, a, b }));
+                    }
+                }
+            },
+        );
+    }
+
+    /// Draws the next seed: of eight candidates drawn by weight × squared distance, the one that lowers the sum most.
+    fn draw(&self, nearest: &[f32], first: bool, random: &mut SplitMix64) -> Option<Lab> {
+        let mut total = 0f64;
+        let cumulated: Vec<f64> = self
+            .weight
+            .iter()
+            .zip(nearest)
+            .map(|(&weight, &d)| {
+                total += f64::from(if first { weight } else { weight * d });
+                total
+            })
+            .collect();
+        if total <= 1e-9 {
+            return None;
+        }
+        let mut picks: Vec<usize> = Vec::with_capacity(8);
+        for _ in 0..8 {
+            let mark = random.unit() * total;
+            let pick = cumulated.partition_point(|&sum| sum < mark).min(self.len() - 1);
+            if !picks.contains(&pick) {
+                picks.push(pick);
+            }
+        }
+        let scores: Vec<f64> = picks.par_iter().map(|&p| self.potential(nearest, self.get(p))).collect();
+        let best = (0..picks.len()).min_by(|&x, &y| scores[x].total_cmp(&scores[y]))?;
+        Some(self.get(picks[best]))
+    }
+
+    /// Weighted sum of squared distances once `center` is among the centres.
+    fn potential(&self, nearest: &[f32], center: Lab) -> f64 {
+        let mut sums = [0f64; LANES];
+        vectorize(
+            #[inline(always)]
+            || {
+                let whole = self.len() / LANES * LANES;
+                for i in (0..whole).step_by(LANES) {
+                    let (l, a, b) = (&self.l[i..i + LANES], &self.a[i..i + LANES], &self.b[i..i + LANES]);
+                    let (weight, nearest) = (&self.weight[i..i + LANES], &nearest[i..i + LANES]);
+                    for n in 0..LANES {
+                        let lab = Lab { l: l[n], a: a[n], b: b[n] };
+                        sums[n] += f64::from(weight[n] * nearest[n].min(center.distance_squared(lab)));
+                    }
+                }
+                for (n, i) in (whole..self.len()).enumerate() {
+                    sums[n] += f64::from(self.weight[i] * nearest[i].min(center.distance_squared(self.get(i))));
+                }
+            },
+        );
+        sums.iter().sum()
+    }
+
+    /// The nearest centre of every point in `start..start + labels.len()`; the lowest index wins a tie.
+    fn label(&self, centers: &[Lab], start: usize, labels: &mut [u32]) {
+        let end = start + labels.len();
+        let (l, a, b) = (&self.l[start..end], &self.a[start..end], &self.b[start..end]);
+        let mut best = [0f32; CHUNK];
+        vectorize(
+            #[inline(always)]
+            || {
+                let best = &mut best[..labels.len()];
+                best.fill(f32::MAX);
+                for (i, &c) in centers.iter().enumerate() {
+                    for ((((best, label), &l), &a), &b) in best.iter_mut().zip(&mut *labels).zip(l).zip(a).zip(b) {
+                        let d = c.distance_squared(Lab { l, a, b });
+                        let nearer = d < *best;
+                        *label = if nearer { i as u32 } else { *label };
+                        *best = if nearer { d } else { *best };
+                    }
+                }
+            },
+        );
+    }
+
+    /// Lloyd's iterations until no centre moves by ΔE 0.01 or more. Centres that lose all their points vanish.
+    fn lloyd(&self, mut centers: Vec<Lab>, max_iterations: u32) -> Vec<Cluster> {
+        let mut shares = Vec::new();
+        for _ in 0..max_iterations.max(1) {
+            let k = centers.len();
+            let partials: Vec<Vec<[f64; 4]>> = (0..self.len().div_ceil(CHUNK))
+                .into_par_iter()
+                .map(|chunk| {
+                    let points = chunk * CHUNK..((chunk + 1) * CHUNK).min(self.len());
+                    let mut labels = [0u32; CHUNK];
+                    let labels = &mut labels[..points.len()];
+                    self.label(&centers, points.start, labels);
+                    let mut sums = vec![[0f64; 4]; k];
+                    for (i, &label) in points.zip(&*labels) {
+                        let (w, sum) = (f64::from(self.weight[i]), &mut sums[label as usize]);
+                        sum[0] += w;
+                        sum[1] += w * f64::from(self.l[i]);
+                        sum[2] += w * f64::from(self.a[i]);
+                        sum[3] += w * f64::from(self.b[i]);
+                    }
+                    sums
+                })
+                .collect();
+            let mut sums = vec![[0f64; 4]; k];
+            for partial in &partials {
+                for (sum, part) in sums.iter_mut().zip(partial) {
+                    for (x, y) in sum.iter_mut().zip(part) {
+                        *x += y;
+                    }
+                }
+            }
+            let total: f64 = sums.iter().map(|s| s[0]).sum();
+            let mut moved = 0f32;
+            let mut next = Vec::with_capacity(k);
+            shares.clear();
+            for (sum, &old) in sums.iter().zip(&centers) {
+                if sum[0] > 0.0 {
+                    let center =
+                        Lab { l: (sum[1] / sum[0]) as f32, a: (sum[2] / sum[0]) as f32, b: (sum[3] / sum[0]) as f32 };
+                    moved = moved.max(center.distance(old));
+                    next.push(center);
+                    shares.push((sum[0] / total) as f32);
+                } else {
+                    moved = f32::MAX;
+                }
+            }
+            centers = next;
+            if moved < 0.01 {
                 break;
             }
         }
-        if !picks.contains(&pick) {
-            picks.push(pick);
-        }
+        centers.into_iter().zip(shares).map(|(center, share)| Cluster { center, share }).collect()
     }
-    let potential = |pick: usize| -> f64 {
-        let c = points[pick].lab;
-        points.iter().zip(nearest).map(|(p, &d)| f64::from(p.weight * d.min(p.lab.distance_squared(c)))).sum()
-    };
-    let scores: Vec<f64> = picks.par_iter().map(|&p| potential(p)).collect();
-    let best = (0..picks.len()).min_by(|&x, &y| scores[x].total_cmp(&scores[y]))?;
-    Some(points[picks[best]].lab)
-}
-
-/// Points per partial sum: fixed, so that sums are added in one order on any number of threads.
-const CHUNK: usize = 2048;
-
-/// Lloyd's iterations until no centre moves by ΔE 0.01 or more. Centres that lose all their points vanish.
-fn lloyd(points: &[Point], mut centers: Vec<Lab>, max_iterations: u32) -> Vec<Cluster> {
-    let mut shares = Vec::new();
-    for _ in 0..max_iterations.max(1) {
-        let k = centers.len();
-        let partials: Vec<Vec<[f64; 4]>> = points
-            .par_chunks(CHUNK)
-            .map(|chunk| {
-                let mut sums = vec![[0f64; 4]; k];
-                for p in chunk {
-                    let mut best = (f32::MAX, 0);
-                    for (i, &c) in centers.iter().enumerate() {
-                        let d = c.distance_squared(p.lab);
-                        if d < best.0 {
-                            best = (d, i);
-                        }
-                    }
-                    let (w, sum) = (f64::from(p.weight), &mut sums[best.1]);
-                    sum[0] += w;
-                    sum[1] += w * f64::from(p.lab.l);
-                    sum[2] += w * f64::from(p.lab.a);
-                    sum[3] += w * f64::from(p.lab.b);
-                }
-                sums
-            })
-            .collect();
-        let mut sums = vec![[0f64; 4]; k];
-        for partial in &partials {
-            for (sum, part) in sums.iter_mut().zip(partial) {
-                for (x, y) in sum.iter_mut().zip(part) {
-                    *x += y;
-                }
-            }
-        }
-        let total: f64 = sums.iter().map(|s| s[0]).sum();
-        let mut moved = 0f32;
-        let mut next = Vec::with_capacity(k);
-        shares.clear();
-        for (sum, &old) in sums.iter().zip(&centers) {
-            if sum[0] > 0.0 {
-                let center =
-                    Lab { l: (sum[1] / sum[0]) as f32, a: (sum[2] / sum[0]) as f32, b: (sum[3] / sum[0]) as f32 };
-                moved = moved.max(center.distance(old));
-                next.push(center);
-                shares.push((sum[0] / total) as f32);
-            } else {
-                moved = f32::MAX;
-            }
-        }
-        centers = next;
-        if moved < 0.01 {
-            break;
-        }
-    }
-    centers.into_iter().zip(shares).map(|(center, share)| Cluster { center, share }).collect()
 }
 
 /// Merges the two nearest clusters until all are at least `distance` apart.

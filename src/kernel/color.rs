@@ -126,6 +126,13 @@ const FROM_XYZ: [[f32; 3]; 3] = [
     [0.055_630_08, -0.203_976_96, 1.056_971_5],
 ];
 
+/// Cubed OKLab cone responses to linear sRGB (B. Ottosson 2020).
+const FROM_LMS: [[f32; 3]; 3] = [
+    [4.076_741_7, -3.307_711_6, 0.230_969_94],
+    [-1.268_438, 2.609_757_4, -0.341_319_38],
+    [-0.004_196_086_3, -0.703_418_6, 1.707_614_7],
+];
+
 const LAB_EPSILON: f32 = 216.0 / 24389.0;
 const LAB_KAPPA: f32 = 24389.0 / 27.0;
 
@@ -228,7 +235,7 @@ impl Lab {
 
     /// Chroma √(a² + b²).
     pub fn chroma(self) -> f32 {
-        self.a.hypot(self.b)
+        (self.a * self.a + self.b * self.b).sqrt()
     }
 
     /// Euclidean distance (ΔE 1976).
@@ -274,11 +281,27 @@ impl OkLab {
         let l = self.l + 0.396_337_78 * self.a + 0.215_803_76 * self.b;
         let m = self.l - 0.105_561_346 * self.a - 0.063_854_17 * self.b;
         let s = self.l - 0.089_484_18 * self.a - 1.291_485_5 * self.b;
-        let (l, m, s) = (l * l * l, m * m * m, s * s * s);
+        mul(&FROM_LMS, [l * l * l, m * m * m, s * s * s])
+    }
+
+    /// Linear sRGB along the ray from the grey of lightness `base` by `self` times t: per channel the coefficients of
+    /// t⁰ to t³, since every cone response is a cube of a line.
+    #[inline(always)]
+    pub(crate) fn ray_to_linear(self, base: f32) -> [[f32; 4]; 3] {
+        let l = self.l + 0.396_337_78 * self.a + 0.215_803_76 * self.b;
+        let m = self.l - 0.105_561_346 * self.a - 0.063_854_17 * self.b;
+        let s = self.l - 0.089_484_18 * self.a - 1.291_485_5 * self.b;
+        let cube = base * base * base;
+        let [zeroth, first, second, third] = [
+            mul(&FROM_LMS, [cube, cube, cube]),
+            mul(&FROM_LMS, [l, m, s].map(|v| 3.0 * base * base * v)),
+            mul(&FROM_LMS, [l, m, s].map(|v| 3.0 * base * v * v)),
+            mul(&FROM_LMS, [l * l * l, m * m * m, s * s * s]),
+        ];
         [
-            4.076_741_7 * l - 3.307_711_6 * m + 0.230_969_94 * s,
-            -1.268_438 * l + 2.609_757_4 * m - 0.341_319_38 * s,
-            -0.004_196_086_3 * l - 0.703_418_6 * m + 1.707_614_7 * s,
+            [zeroth[0], first[0], second[0], third[0]],
+            [zeroth[1], first[1], second[1], third[1]],
+            [zeroth[2], first[2], second[2], third[2]],
         ]
     }
 
@@ -290,7 +313,7 @@ impl OkLab {
 
     /// Chroma √(a² + b²).
     pub fn chroma(self) -> f32 {
-        self.a.hypot(self.b)
+        (self.a * self.a + self.b * self.b).sqrt()
     }
 
     /// Hue in degrees, 0..360.
@@ -311,10 +334,10 @@ pub fn delta_e_2000(x: Lab, y: Lab) -> f32 {
     let (l1, a1, b1) = (f64::from(x.l), f64::from(x.a), f64::from(x.b));
     let (l2, a2, b2) = (f64::from(y.l), f64::from(y.a), f64::from(y.b));
     let pow7 = |v: f64| v.powi(7);
-    let mean_c = (a1.hypot(b1) + a2.hypot(b2)) / 2.0;
+    let mean_c = ((a1 * a1 + b1 * b1).sqrt() + (a2 * a2 + b2 * b2).sqrt()) / 2.0;
     let g = 0.5 * (1.0 - (pow7(mean_c) / (pow7(mean_c) + 25f64.powi(7))).sqrt());
     let (a1, a2) = (a1 * (1.0 + g), a2 * (1.0 + g));
-    let (c1, c2) = (a1.hypot(b1), a2.hypot(b2));
+    let (c1, c2) = ((a1 * a1 + b1 * b1).sqrt(), (a2 * a2 + b2 * b2).sqrt());
     let hue = |a: f64, b: f64| if a == 0.0 && b == 0.0 { 0.0 } else { b.atan2(a).rem_euclid(2.0 * PI) };
     let (h1, h2) = (hue(a1, b1), hue(a2, b2));
     let achromatic = c1 * c2 == 0.0;

@@ -47,51 +47,79 @@ pub fn fit(rgb: [f32; 3]) -> [f32; 3] {
 /// Brings `N` colours outside the gamut onto its surface; planes of linear red, green and blue.
 #[inline(always)]
 pub(crate) fn fit_lanes<const N: usize>(rgb: &[[f32; N]; 3]) -> [[f32; N]; 3] {
-    let mut ok = [[0f32; N]; 3];
-    let mut base = [0f32; N];
     let mut cie = [[0f32; N]; 3];
+    let mut blend = [0f32; N];
     for n in 0..N {
-        let lab = OkLab::from_linear([rgb[0][n], rgb[1][n], rgb[2][n]]);
-        // Beyond white the path still starts at the pivot: chroma must not vanish at once there.
-        let l = lab.l.clamp(0.0, 1.0);
-        base[n] = l.min(PIVOT);
-        ok[0][n] = l - base[n];
-        ok[1][n] = lab.a;
-        ok[2][n] = lab.b;
         let lab = Lab::from_linear([rgb[0][n], rgb[1][n], rgb[2][n]]);
         cie[0][n] = lab.l.clamp(0.0, 100.0);
         cie[1][n] = lab.a;
         cie[2][n] = lab.b;
+        blend[n] = ((cie[0][n] - BLEND.0) / BLEND.1).clamp(0.0, 1.0);
     }
-    let in_ok = |n: usize, t: f32| OkLab { l: base[n] + ok[0][n] * t, a: ok[1][n] * t, b: ok[2][n] * t }.to_linear();
-    let in_cie = |n: usize, t: f32| Lab { l: cie[0][n], a: cie[1][n] * t, b: cie[2][n] * t }.to_linear();
-    let keep_ok = most_chroma::<N>(in_ok);
-    let keep_cie = most_chroma::<N>(in_cie);
-    let mut out = [[0f32; N]; 3];
-    for n in 0..N {
-        let (x, y) = (in_cie(n, keep_cie[n]), in_ok(n, keep_ok[n]));
-        let t = ((cie[0][n] - BLEND.0) / BLEND.1).clamp(0.0, 1.0);
-        for c in 0..3 {
-            out[c][n] = (x[c] + t * (y[c] - x[c])).clamp(0.0, 1.0);
+    // Few colours are so dark that they need CIELAB, and fewer need nothing else.
+    let (least, most) = blend.iter().fold((1f32, 0f32), |(least, most), &t| (least.min(t), most.max(t)));
+    let mut out = if most > 0.0 { fit_in_oklab(rgb) } else { [[0f32; N]; 3] };
+    if least < 1.0 {
+        let dark = fit_in_cielab(&cie);
+        for (out, dark) in out.iter_mut().zip(&dark) {
+            for n in 0..N {
+                let mixed = dark[n] + blend[n] * (out[n] - dark[n]);
+                out[n] = if blend[n] < 1.0 { mixed } else { out[n] };
+            }
         }
+    }
+    for plane in &mut out {
+        plane.iter_mut().for_each(|v| *v = v.clamp(0.0, 1.0));
     }
     out
 }
 
-/// The largest share of chroma in 0..=1 at which each colour of a path is inside the gamut, by halving.
 #[inline(always)]
-fn most_chroma<const N: usize>(path: impl Fn(usize, f32) -> [f32; 3]) -> [f32; N] {
-    let mut inside = [0f32; N];
-    let mut outside = [1f32; N];
-    for _ in 0..HALVINGS {
-        for n in 0..N {
-            let middle = 0.5 * (inside[n] + outside[n]);
-            let fits = contains(path(n, middle));
-            inside[n] = if fits { middle } else { inside[n] };
-            outside[n] = if fits { outside[n] } else { middle };
+fn fit_in_oklab<const N: usize>(rgb: &[[f32; N]; 3]) -> [[f32; N]; 3] {
+    let mut rays = [[[0f32; N]; 4]; 3];
+    for n in 0..N {
+        let lab = OkLab::from_linear([rgb[0][n], rgb[1][n], rgb[2][n]]);
+        // Beyond white the path still starts at the pivot: chroma must not vanish at once there.
+        let l = lab.l.clamp(0.0, 1.0);
+        let base = l.min(PIVOT);
+        let ray = OkLab { l: l - base, ..lab }.ray_to_linear(base);
+        for c in 0..3 {
+            for power in 0..4 {
+                rays[c][power][n] = ray[c][power];
+            }
         }
     }
-    inside
+    on_surface(|n, t| {
+        let channel = |c: usize| rays[c][0][n] + t * (rays[c][1][n] + t * (rays[c][2][n] + t * rays[c][3][n]));
+        [channel(0), channel(1), channel(2)]
+    })
+}
+
+#[inline(always)]
+fn fit_in_cielab<const N: usize>([l, a, b]: &[[f32; N]; 3]) -> [[f32; N]; 3] {
+    on_surface(|n, t| Lab { l: l[n], a: a[n] * t, b: b[n] * t }.to_linear())
+}
+
+/// The colours of `N` paths at the largest t in 0..=1 that is inside the gamut, found by halving; t = 0 is inside.
+#[inline(always)]
+fn on_surface<const N: usize>(path: impl Fn(usize, f32) -> [f32; 3]) -> [[f32; N]; 3] {
+    let mut inside = [0f32; N];
+    let mut step = 0.5f32;
+    for _ in 0..HALVINGS {
+        for n in 0..N {
+            let further = inside[n] + step;
+            inside[n] = if contains(path(n, further)) { further } else { inside[n] };
+        }
+        step *= 0.5;
+    }
+    let mut out = [[0f32; N]; 3];
+    for n in 0..N {
+        let color = path(n, inside[n]);
+        for (plane, v) in out.iter_mut().zip(color) {
+            plane[n] = v;
+        }
+    }
+    out
 }
 
 #[cfg(test)]

@@ -14,6 +14,16 @@ pub struct Recolored<'a> {
     palette: Option<Palette>,
 }
 
+/// Row `y` of the picture that `table` makes of `image`, with the picture's alpha.
+pub fn gather_row(image: &IndexedImage, table: &[u32], y: usize, row: &mut [u32]) {
+    image.look_up(y, table, row);
+    if let Some(alpha) = image.alpha() {
+        for (p, &a) in row.iter_mut().zip(&alpha[y * image.width() as usize..]) {
+            *p = *p & 0x00ff_ffff | u32::from(a) << 24;
+        }
+    }
+}
+
 /// At most 256 packed colours and, per entry of the table, which of them it is.
 struct Palette {
     colors: Vec<u32>,
@@ -30,11 +40,10 @@ impl<'a> Recolored<'a> {
         Self { image, table, next: 0, palette: Palette::new(image, table) }
     }
 
-    fn advance(&mut self) -> (usize, &'a [u32]) {
-        let width = self.image.width() as usize;
-        let at = self.next * width;
+    /// Number of the next row.
+    fn advance(&mut self) -> usize {
         self.next += 1;
-        (at, &self.image.index()[at..at + width])
+        self.next - 1
     }
 }
 
@@ -74,25 +83,16 @@ impl Rows for Recolored<'_> {
         self.image.alpha().is_some()
     }
     fn next_row(&mut self, row: &mut [u32]) {
-        let (at, index) = self.advance();
-        for (p, &i) in row.iter_mut().zip(index) {
-            *p = self.table[i as usize];
-        }
-        if let Some(alpha) = self.image.alpha() {
-            for (p, &a) in row.iter_mut().zip(&alpha[at..]) {
-                *p = *p & 0x00ff_ffff | u32::from(a) << 24;
-            }
-        }
+        let y = self.advance();
+        gather_row(self.image, self.table, y, row);
     }
     fn palette(&self) -> Option<&[u32]> {
         self.palette.as_ref().map(|p| p.colors.as_slice())
     }
     fn next_indices(&mut self, row: &mut [u8]) {
-        let (_, index) = self.advance();
+        let y = self.advance();
         if let Some(palette) = &self.palette {
-            for (p, &i) in row.iter_mut().zip(index) {
-                *p = palette.of_entry[i as usize];
-            }
+            self.image.look_up(y, &palette.of_entry, row);
         }
     }
 }

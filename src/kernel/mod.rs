@@ -5,6 +5,7 @@
 pub mod assign;
 pub mod cluster;
 pub mod color;
+pub mod color_bits;
 pub mod dither;
 pub mod gamut;
 pub mod gather;

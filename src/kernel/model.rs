@@ -239,8 +239,7 @@ impl ColorModel {
         let mut labels = vec![HIDDEN; columns * rows];
         for y in 0..rows {
             for x in 0..columns {
-                let i = image.index()[y * step * width + x * step] as usize;
-                if i < labs.len() {
+                if let Some(i) = image.place(y * step * width + x * step) {
                     labels[y * columns + x] = cluster::nearest(&self.basis.clusters, labs.get(i)) as u8;
                 }
             }

@@ -233,7 +233,9 @@ impl SoftMap {
                 let planes = out.l.chunks_mut(BLOCK).zip(out.a.chunks_mut(BLOCK)).zip(out.b.chunks_mut(BLOCK));
                 for (i, ((l, a), b)) in planes.enumerate() {
                     let (start, len) = (i * BLOCK, l.len());
-                    let block = self.move_block(&lab_block(labs, start, len), &self.stored_shift(weights, start, len));
+                    let mut spare = NO_LABS;
+                    let lab = lab_block(labs, start, len, &mut spare);
+                    let block = self.move_block(&lab, &self.stored_shift(weights, start, len));
                     l.copy_from_slice(&block[0][..len]);
                     a.copy_from_slice(&block[1][..len]);
                     b.copy_from_slice(&block[2][..len]);
@@ -257,12 +259,14 @@ impl SoftMap {
                 || {
                     for (b, out) in out.chunks_mut(BLOCK).enumerate() {
                         let start = p * PIECE + b * BLOCK;
-                        let lab = lab_block(set.labs, start, out.len());
+                        let mut spare = NO_LABS;
+                        let lab = lab_block(set.labs, start, out.len(), &mut spare);
                         let shift = match &set.weights {
                             Weighting::Stored(weights) => self.stored_shift(weights, start, out.len()),
                             Weighting::Recomputed(basis) => self.recomputed_shift(basis, &lab),
                         };
-                        pack_block(&self.move_block(&lab, &shift), out);
+                        let moved = self.move_block(&lab, &shift);
+                        pack_block([&moved[0], &moved[1], &moved[2]], out);
                     }
                 },
             );
@@ -275,15 +279,16 @@ impl SoftMap {
     fn stored_shift(&self, weights: &SoftWeights, start: usize, len: usize) -> [[f32; BLOCK]; 4] {
         // Sums stay in registers: eight colours at a time, all clusters, one store.
         const LANES: usize = 8;
-        let mut padded = [[0u16; BLOCK]; MAX_CLUSTERS];
-        for (row, plane) in padded.iter_mut().zip(&weights.planes) {
-            row[..len].copy_from_slice(&plane[start..start + len]);
+        let mut spare = [[0u16; BLOCK]; MAX_CLUSTERS];
+        let mut rows: [&[u16; BLOCK]; MAX_CLUSTERS] = [&[0; BLOCK]; MAX_CLUSTERS];
+        for ((row, plane), spare) in rows.iter_mut().zip(&weights.planes).zip(&mut spare) {
+            *row = block(plane, start, len, spare);
         }
         let k = self.offsets.len().min(MAX_CLUSTERS);
         let mut shift = [[0f32; BLOCK]; 4];
         for lane in 0..BLOCK / LANES {
             let mut sums = [[0f32; LANES]; 4];
-            for (row, offset) in padded[..k].iter().zip(&self.offsets) {
+            for (row, offset) in rows[..k].iter().zip(&self.offsets) {
                 let weights = row.as_chunks::<LANES>().0[lane];
                 for i in 0..LANES {
                     let w = f32::from(weights[i]) * (1.0 / WEIGHT_ONE);
@@ -301,26 +306,37 @@ impl SoftMap {
 
     /// The same, working the weights out.
     #[inline(always)]
-    fn recomputed_shift(&self, basis: &RadialBasis, lab: &[[f32; BLOCK]; 3]) -> [[f32; BLOCK]; 4] {
+    fn recomputed_shift(&self, basis: &RadialBasis, lab: &[&[f32; BLOCK]; 3]) -> [[f32; BLOCK]; 4] {
         let mut shift = [[0f32; BLOCK]; 4];
-        for (weights, offset) in basis.weigh_block(&lab[0], &lab[1], &lab[2]).iter().zip(&self.offsets) {
+        for (weights, offset) in basis.weigh_block(lab[0], lab[1], lab[2]).iter().zip(&self.offsets) {
             add_scaled(&mut shift, weights, offset);
         }
         shift
     }
 
     #[inline(always)]
-    fn move_block(&self, lab: &[[f32; BLOCK]; 3], shift: &[[f32; BLOCK]; 4]) -> [[f32; BLOCK]; 3] {
+    fn move_block(&self, lab: &[&[f32; BLOCK]; 3], shift: &[[f32; BLOCK]; 4]) -> [[f32; BLOCK]; 3] {
         let mut out = [[0f32; BLOCK]; 3];
         for i in 0..BLOCK {
             out[0][i] = self.slope * lab[0][i] + shift[0][i];
         }
         if let Some(guard) = &self.guard {
+            // Look-ups in a loop of their own, so that the others vectorise.
+            let (mut place, mut part) = ([0u32; BLOCK], [0f32; BLOCK]);
             for i in 0..BLOCK {
                 let at = (lab[0][i] * 2.55).clamp(0.0, 255.0);
-                let low = at as usize;
-                let high = (low + 1).min(255);
-                let add = guard[low] + (at - low as f32) * (guard[high] - guard[low]);
+                let below = at.floor();
+                // The whole number, from the low bits; a cast would saturate, and not vectorise.
+                place[i] = (below + 8_388_608.0).to_bits() & 255;
+                part[i] = at - below;
+            }
+            let (mut low, mut high) = ([0f32; BLOCK], [0f32; BLOCK]);
+            for i in 0..BLOCK {
+                low[i] = guard[place[i] as usize & 255];
+                high[i] = guard[(place[i] as usize + 1).min(255)];
+            }
+            for i in 0..BLOCK {
+                let add = low[i] + part[i] * (high[i] - low[i]);
                 let chroma_squared = lab[1][i] * lab[1][i] + lab[2][i] * lab[2][i];
                 out[0][i] += add * exp_negative(chroma_squared * (-1.0 / 400.0));
             }
@@ -360,19 +376,32 @@ fn add_scaled(shift: &mut [[f32; BLOCK]; 4], weights: &[f32; BLOCK], offset: &[f
     }
 }
 
-/// A block of coordinates, padded with black.
+/// Room for the coordinates of a last, shorter block.
+type LabBlock = [[f32; BLOCK]; 3];
+
+const NO_LABS: LabBlock = [[0f32; BLOCK]; 3];
+
+/// A block of coordinates, the last one padded with black.
 #[inline(always)]
-fn lab_block(labs: &LabPlanes, start: usize, len: usize) -> [[f32; BLOCK]; 3] {
-    let mut lab = [[0f32; BLOCK]; 3];
-    lab[0][..len].copy_from_slice(&labs.l[start..start + len]);
-    lab[1][..len].copy_from_slice(&labs.a[start..start + len]);
-    lab[2][..len].copy_from_slice(&labs.b[start..start + len]);
-    lab
+fn lab_block<'a>(labs: &'a LabPlanes, start: usize, len: usize, spare: &'a mut LabBlock) -> [&'a [f32; BLOCK]; 3] {
+    let [l, a, b] = spare;
+    [block(&labs.l, start, len, l), block(&labs.a, start, len, a), block(&labs.b, start, len, b)]
+}
+
+/// `BLOCK` values of a plane where there are so many, else what there is, in `spare`.
+#[inline(always)]
+fn block<'a, T: Copy>(plane: &'a [T], start: usize, len: usize, spare: &'a mut [T; BLOCK]) -> &'a [T; BLOCK] {
+    let values = &plane[start..start + len];
+    if let Some(whole) = values.first_chunk() {
+        return whole;
+    }
+    spare[..len].copy_from_slice(values);
+    spare
 }
 
 /// Brings a block of Lab colours into the gamut, codes it and packs it.
 #[inline(always)]
-fn pack_block(lab: &[[f32; BLOCK]; 3], out: &mut [u32]) {
+fn pack_block(lab: [&[f32; BLOCK]; 3], out: &mut [u32]) {
     let encode = &*ENCODE;
     let mut linear = [[0f32; BLOCK]; 3];
     let mut codes = [[0u32; BLOCK]; 3];
@@ -433,7 +462,8 @@ pub fn pack_labs(labs: &LabPlanes) -> Vec<u32> {
             || {
                 for (b, out) in out.chunks_mut(BLOCK).enumerate() {
                     let start = p * PIECE + b * BLOCK;
-                    pack_block(&lab_block(labs, start, out.len()), out);
+                    let mut spare = NO_LABS;
+                    pack_block(lab_block(labs, start, out.len(), &mut spare), out);
                 }
             },
         );

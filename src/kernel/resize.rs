@@ -99,9 +99,40 @@ pub struct AreaReducer {
     has_alpha: bool,
     /// Linear, premultiplied sums of the target row being filled: planes of red, green, blue, and alpha.
     sums: [Vec<f32>; 4],
+    /// The source columns of every target column.
+    columns: Vec<Column>,
     current: usize,
     next_source: usize,
     pixels: Vec<u32>,
+}
+
+/// Source columns `first..=last` that one target column covers; all but the outer two entirely.
+#[derive(Debug, Clone, Copy)]
+struct Column {
+    first: usize,
+    last: usize,
+    first_weight: f32,
+    last_weight: f32,
+}
+
+impl Column {
+    fn new(x: usize, target: usize, source: usize) -> Self {
+        let scale = source as f64 / target as f64;
+        let (left, right) = (x as f64 * scale, (x + 1) as f64 * scale);
+        let first = (left as usize).min(source - 1);
+        let last = (right.ceil() as usize).clamp(first + 1, source) - 1;
+        let covered = |at: usize| (right.min((at + 1) as f64) - left.max(at as f64)) as f32;
+        let last_weight = if last > first { covered(last) } else { 0.0 };
+        Self { first, last, first_weight: covered(first), last_weight }
+    }
+
+    #[inline(always)]
+    fn sum(self, line: &[f32]) -> f32 {
+        let covered = &line[self.first..=self.last];
+        let (Some(first), Some(last)) = (covered.first(), covered.last()) else { return 0.0 };
+        let inner = covered.get(1..covered.len() - 1).unwrap_or_default();
+        first * self.first_weight + inner.iter().sum::<f32>() + last * self.last_weight
+    }
 }
 
 impl AreaReducer {
@@ -127,6 +158,7 @@ impl AreaReducer {
             rows: (first, rows),
             has_alpha,
             sums: [vec![0.0; n], vec![0.0; n], vec![0.0; n], if has_alpha { vec![0.0; n] } else { Vec::new() }],
+            columns: (0..width as usize).map(|x| Column::new(x, width as usize, n)).collect(),
             current: first,
             next_source: 0,
             pixels: Vec::with_capacity(width as usize * rows),
@@ -187,31 +219,28 @@ impl AreaReducer {
 
     fn finish_row(&mut self) {
         let decode = &*CUBIC_TO_CODE;
-        let scale = self.source.0 as f64 / self.target.0 as f64;
-        let area = scale * (self.source.1 as f64 / self.target.1 as f64);
-        for x in 0..self.target.0 {
-            let (left, right) = (x as f64 * scale, (x + 1) as f64 * scale);
-            let (first, last) = (left as usize, (right.ceil() as usize).min(self.source.0));
-            let mut sum = [0f32; 4];
-            for at in first..last {
-                let weight = (right.min((at + 1) as f64) - left.max(at as f64)) as f32;
-                for (s, plane) in sum.iter_mut().zip(&self.sums) {
-                    if let Some(v) = plane.get(at) {
-                        *s += weight * v;
+        let area = (self.source.0 as f64 / self.target.0 as f64 * (self.source.1 as f64 / self.target.1 as f64)) as f32;
+        let code = |v: f32, total: f32| {
+            let root = (v / total).clamp(0.0, 1.0).sqrt();
+            decode[(root * (CODES - 1) as f32 + 0.5) as usize & (CODES - 1)]
+        };
+        let [red, green, blue, alpha] = &self.sums;
+        if self.has_alpha {
+            self.pixels.extend(self.columns.iter().map(|column| {
+                let total = column.sum(alpha);
+                match (total / area * 255.0 + 0.5) as u8 {
+                    0 => 0,
+                    alpha => {
+                        let [r, g, b] = [red, green, blue].map(|plane| code(column.sum(plane), total));
+                        pack_rgba(r, g, b, alpha)
                     }
                 }
-            }
-            let (total, alpha) =
-                if self.has_alpha { (sum[3], (sum[3] / area as f32 * 255.0 + 0.5) as u8) } else { (area as f32, 255) };
-            self.pixels.push(if alpha == 0 {
-                0
-            } else {
-                let code = |v: f32| {
-                    let root = (v / total).clamp(0.0, 1.0).sqrt();
-                    decode[(root * (CODES - 1) as f32 + 0.5) as usize & (CODES - 1)]
-                };
-                pack_rgba(code(sum[0]), code(sum[1]), code(sum[2]), alpha)
-            });
+            }));
+        } else {
+            self.pixels.extend(self.columns.iter().map(|column| {
+                let [r, g, b] = [red, green, blue].map(|plane| code(column.sum(plane), area));
+                pack_rgba(r, g, b, 255)
+            }));
         }
         for plane in &mut self.sums {
             plane.fill(0.0);

@@ -3,48 +3,60 @@
 //! A photograph of 4 megapixels has about 8 % unique colours, flat art 0.2 %. Everything that depends on a palette is
 //! computed per unique colour; a pixel then costs one table look-up.
 //!
-//! Method: a bitmap of 2²⁴ bits marks the colours present; the rank of a colour (set bits before it, from prefix
-//! popcounts) is its index. Nothing is hashed or sorted, and the order never depends on the thread count.
+//! Method: the rank of a colour among those that occur ([`ColorBits`]) is its place in the list. A place takes three
+//! bytes, as a colour does, so that the index overwrites the picture and needs no memory of its own.
 
 use rayon::prelude::*;
 
+use super::color_bits::{self, ColorBits, rgb_key};
 use super::image::BaseImage;
 use super::simd::vectorize;
 
-const WORDS: usize = 1 << 18;
-
-/// A picture as indices into its unique colours.
-///
-/// `index[i]` is below `colors.len()` for visible pixels and equal to it for pixels of alpha 0, so that a table with
-/// one more entry than there are colours covers every pixel.
+/// A picture as places in the list of its unique colours.
 pub struct IndexedImage {
     width: u32,
     height: u32,
-    index: Vec<u32>,
+    /// Per pixel, row-major, the place of its colour in three bytes, lowest first; see [`hidden_place`] for alpha 0.
+    places: Vec<u8>,
     alpha: Option<Vec<u8>>,
     colors: Vec<u32>,
     counts: Vec<u32>,
     visible: u64,
 }
 
+/// What pixels of alpha 0 hold: the place after the last colour, so that a table with one more entry than there are
+/// colours covers every pixel. A picture of all 2²⁴ colours leaves no such place; whoever reads places asks alpha too.
+const fn hidden_place(colors: usize) -> u32 {
+    colors as u32 & 0x00ff_ffff
+}
+
 impl IndexedImage {
-    /// Indexes `image`, taking its planes and freeing the colour plane.
+    /// Indexes `image`, overwriting its colour plane.
     ///
     /// Counts are taken on a grid whose longer side has at most `sample_size` points (0 counts every pixel): they
     /// weigh clusters and shares, for which a million samples are as good as fifty.
     pub fn new(image: BaseImage, sample_size: u32) -> Self {
+        Self::with_bits(image, sample_size).0
+    }
+
+    /// The same, together with the set of its colours.
+    pub fn with_bits(image: BaseImage, sample_size: u32) -> (Self, ColorBits) {
         let (width, height, rgb, alpha) = image.into_planes();
-        let bitmap = mark(&rgb, alpha.as_deref());
-        let ranks = Ranks::new(bitmap);
-        let colors = ranks.colors();
-        let index = ranks.index(&rgb, alpha.as_deref(), colors.len() as u32);
-        drop(rgb);
+        let bits = ColorBits::of_pixels(&rgb, alpha.as_deref());
+        let colors = bits.colors();
+        let mut places = rgb;
+        index(&mut places, alpha.as_deref(), &bits, hidden_place(colors.len()));
+        let mut indexed = Self { width, height, places, alpha, colors, counts: Vec::new(), visible: 0 };
         let step = match sample_size {
             0 => 1,
             size => width.max(height).div_ceil(size).max(1) as usize,
         };
-        let (counts, visible) = count(&index, width as usize, step, colors.len());
-        Self { width, height, index, alpha, colors, counts, visible }
+        indexed.count(step);
+        if indexed.visible == 0 && !indexed.colors.is_empty() {
+            // The grid missed every visible pixel of a nearly empty picture: count them all.
+            indexed.count(1);
+        }
+        (indexed, bits)
     }
 
     /// Width in pixels.
@@ -57,9 +69,43 @@ impl IndexedImage {
         self.height
     }
 
-    /// Per pixel, row-major: the index of its colour, or `colors().len()` where alpha is 0.
-    pub fn index(&self) -> &[u32] {
-        &self.index
+    /// The place of the colour of pixel `i`, row-major, in [`Self::colors`]; `None` where alpha is 0.
+    pub fn place(&self, i: usize) -> Option<usize> {
+        if self.alpha.as_ref().is_some_and(|alpha| alpha[i] == 0) {
+            return None;
+        }
+        Some(widen(self.places.as_chunks::<3>().0[i]) as usize)
+    }
+
+    /// Looks every pixel of row `y` up in `table`, which has an entry for each colour and one for hidden pixels.
+    ///
+    /// # Panics
+    /// When the table is shorter than that, `y` is no row or `row` is longer than one.
+    pub fn look_up<T: Copy>(&self, y: usize, table: &[T], row: &mut [T]) {
+        let at = y * self.width as usize;
+        let places = &self.places.as_chunks::<3>().0[at..at + row.len()];
+        let (fours, rest) = places.as_chunks::<4>();
+        let (out, out_rest) = row.as_chunks_mut::<4>();
+        for (four, out) in fours.iter().zip(out) {
+            // Four places are three words, in fewer loads than bytes.
+            let (words, _) = four.as_flattened().as_chunks::<4>();
+            let (a, b, c) = (u32::from_le_bytes(words[0]), u32::from_le_bytes(words[1]), u32::from_le_bytes(words[2]));
+            out[0] = table[(a & 0x00ff_ffff) as usize];
+            out[1] = table[(a >> 24 | (b & 0xffff) << 8) as usize];
+            out[2] = table[(b >> 16 | (c & 0xff) << 16) as usize];
+            out[3] = table[(c >> 8) as usize];
+        }
+        for (&place, out) in rest.iter().zip(out_rest) {
+            *out = table[widen(place) as usize];
+        }
+        if let Some(alpha) = &self.alpha {
+            let hidden = table[self.colors.len()];
+            for (out, &a) in row.iter_mut().zip(&alpha[at..]) {
+                if a == 0 {
+                    *out = hidden;
+                }
+            }
+        }
     }
 
     /// Alpha per pixel; `None` when every pixel is opaque.
@@ -81,170 +127,84 @@ impl IndexedImage {
     pub fn visible(&self) -> u64 {
         self.visible
     }
-}
 
-#[inline(always)]
-fn key(pixel: &[u8; 3]) -> usize {
-    (pixel[0] as usize) << 16 | (pixel[1] as usize) << 8 | pixel[2] as usize
-}
-
-/// Pixels a parallel piece of work should hold at least.
-const GRAIN: usize = 1 << 16;
-
-fn piece(pixels: usize) -> usize {
-    pixels.div_ceil(rayon::current_num_threads().max(1)).max(GRAIN)
-}
-
-fn mark(rgb: &[u8], alpha: Option<&[u8]>) -> Vec<u64> {
-    let size = piece(rgb.len() / 3);
-    let bitmaps: Vec<Vec<u64>> = rgb
-        .par_chunks(size * 3)
-        .enumerate()
-        .map(|(i, part)| {
-            let mut bits = vec![0u64; WORDS];
-            let pixels = part.as_chunks::<3>().0;
-            let set = |bits: &mut [u64], pixel| {
-                let k = key(pixel);
-                bits[k >> 6] |= 1 << (k & 63);
-            };
-            let bits_slice = &mut bits[..WORDS];
-            match alpha {
-                None => {
-                    // Runs of one colour are common in flat art; skipping them spares a store-to-load dependency.
-                    let mut last = [0u8; 3];
-                    if let Some(first) = pixels.first() {
-                        last = *first;
-                        set(bits_slice, first);
-                    }
-                    for pixel in pixels {
-                        if *pixel != last {
-                            set(bits_slice, pixel);
-                            last = *pixel;
-                        }
-                    }
-                }
-                Some(alpha) => {
-                    for (pixel, &a) in pixels.iter().zip(&alpha[i * size..]) {
-                        if a != 0 {
-                            set(bits_slice, pixel);
-                        }
-                    }
-                }
-            }
-            bits
-        })
-        .collect();
-    bitmaps
-        .into_iter()
-        .reduce(|mut all, part| {
-            for (x, y) in all.iter_mut().zip(part) {
-                *x |= y;
-            }
-            all
-        })
-        .unwrap_or_else(|| vec![0; WORDS])
-}
-
-/// A bitmap with the number of set bits before each word.
-struct Ranks {
-    bits: Vec<u64>,
-    before: Vec<u32>,
-    total: u32,
-}
-
-impl Ranks {
-    fn new(bits: Vec<u64>) -> Self {
-        let mut before = Vec::with_capacity(bits.len());
-        let mut total = 0u32;
-        vectorize(
-            #[inline(always)]
-            || {
-                for word in &bits {
-                    before.push(total);
-                    total += word.count_ones();
-                }
-            },
-        );
-        Self { bits, before, total }
-    }
-
-    #[inline(always)]
-    fn rank(&self, k: usize) -> u32 {
-        let word = self.bits[k >> 6];
-        self.before[k >> 6] + (word & ((1u64 << (k & 63)) - 1)).count_ones()
-    }
-
-    fn colors(&self) -> Vec<u32> {
-        let mut colors = Vec::with_capacity(self.total as usize);
-        for (w, &word) in self.bits.iter().enumerate() {
-            let mut rest = word;
-            while rest != 0 {
-                let k = (w << 6) as u32 | rest.trailing_zeros();
-                colors.push(u32::from_le_bytes([(k >> 16) as u8, (k >> 8) as u8, k as u8, 255]));
-                rest &= rest - 1;
-            }
-        }
-        colors
-    }
-
-    fn index(&self, rgb: &[u8], alpha: Option<&[u8]>, hidden: u32) -> Vec<u32> {
-        let mut index = vec![0u32; rgb.len() / 3];
-        let size = piece(index.len());
-        index.par_chunks_mut(size).zip(rgb.par_chunks(size * 3)).enumerate().for_each(|(i, (out, part))| {
-            vectorize(
-                #[inline(always)]
-                || {
-                    let pixels = part.as_chunks::<3>().0;
-                    for (slot, pixel) in out.iter_mut().zip(pixels) {
-                        *slot = self.rank(key(pixel));
-                    }
-                    if let Some(alpha) = alpha {
-                        for (slot, &a) in out.iter_mut().zip(&alpha[i * size..]) {
-                            if a == 0 {
-                                *slot = hidden;
+    /// Counts every `step`-th pixel of every `step`-th row, starting in the middle of the first cell.
+    fn count(&mut self, step: usize) {
+        let width = self.width as usize;
+        let start = (step / 2).min(width - 1);
+        let rows: Vec<usize> = (step / 2..self.height as usize).step_by(step).collect();
+        let rows = if rows.is_empty() { vec![0] } else { rows };
+        let tally = |rows: &[usize]| {
+            let mut counts = vec![0u32; self.colors.len()];
+            for y in rows {
+                let row = y * width..(y + 1) * width;
+                let places = self.places.as_chunks::<3>().0[row.clone()][start..].iter().step_by(step);
+                match &self.alpha {
+                    None => places.for_each(|&place| counts[widen(place) as usize] += 1),
+                    Some(alpha) => {
+                        for (&place, &a) in places.zip(alpha[row][start..].iter().step_by(step)) {
+                            if a != 0 {
+                                counts[widen(place) as usize] += 1;
                             }
                         }
                     }
-                },
-            );
-        });
-        index
+                }
+            }
+            counts
+        };
+        let size = rows.len().div_ceil(rayon::current_num_threads().max(1)).max(64);
+        let add = |mut all: Vec<u32>, part: Vec<u32>| {
+            all.iter_mut().zip(part).for_each(|(x, y)| *x += y);
+            all
+        };
+        let counts = rows.par_chunks(size).map(tally).reduce_with(add).unwrap_or_default();
+        self.visible = counts.iter().map(|&c| u64::from(c)).sum();
+        self.counts = counts;
     }
 }
 
-/// Counts indices on every `step`-th pixel of every `step`-th row, starting in the middle of the first cell.
-fn count(index: &[u32], width: usize, step: usize, colors: usize) -> (Vec<u32>, u64) {
-    let rows: Vec<&[u32]> = index.chunks_exact(width).skip(step / 2).step_by(step).collect();
-    let rows = if rows.is_empty() { index.chunks_exact(width).take(1).collect() } else { rows };
-    let start = (step / 2).min(width - 1);
-    // One extra slot takes the hidden pixels.
-    let tally = |rows: &[&[u32]]| {
-        let mut counts = vec![0u32; colors + 1];
-        for row in rows {
-            for &i in row[start..].iter().step_by(step) {
-                counts[i as usize] += 1;
-            }
-        }
-        counts
-    };
-    let size = rows.len().div_ceil(rayon::current_num_threads().max(1)).max(64);
-    let mut counts = rows
-        .par_chunks(size)
-        .map(tally)
-        .reduce_with(|mut all, part| {
-            for (x, y) in all.iter_mut().zip(part) {
-                *x += y;
-            }
-            all
-        })
-        .unwrap_or_else(|| vec![0; colors + 1]);
-    counts.truncate(colors);
-    let visible = counts.iter().map(|&c| u64::from(c)).sum();
-    if visible == 0 && colors > 0 && step > 1 {
-        // The grid missed every visible pixel of a nearly empty picture: count them all.
-        return count(index, width, 1, colors);
-    }
-    (counts, visible)
+#[inline(always)]
+fn widen([a, b, c]: [u8; 3]) -> u32 {
+    u32::from_le_bytes([a, b, c, 0])
+}
+
+/// Overwrites each pixel by the place of its colour.
+fn index(pixels: &mut [u8], alpha: Option<&[u8]>, bits: &ColorBits, hidden: u32) {
+    let size = color_bits::piece(pixels.len() / 3);
+    pixels.par_chunks_mut(size * 3).enumerate().for_each(|(i, part)| {
+        vectorize(
+            #[inline(always)]
+            || {
+                let pixels = part.as_chunks_mut::<3>().0;
+                let (fours, rest) = pixels.as_chunks_mut::<4>();
+                for four in fours {
+                    // Written out: the closure of `map` would not be inlined, nor compiled for this processor.
+                    let (a, b, c, d) = (
+                        bits.rank(rgb_key(four[0])),
+                        bits.rank(rgb_key(four[1])),
+                        bits.rank(rgb_key(four[2])),
+                        bits.rank(rgb_key(four[3])),
+                    );
+                    let (words, _) = four.as_flattened_mut().as_chunks_mut::<4>();
+                    words[0] = (a | b << 24).to_le_bytes();
+                    words[1] = (b >> 8 | c << 16).to_le_bytes();
+                    words[2] = (c >> 16 | d << 8).to_le_bytes();
+                }
+                for pixel in rest {
+                    let [a, b, c, _] = bits.rank(rgb_key(*pixel)).to_le_bytes();
+                    *pixel = [a, b, c];
+                }
+                if let Some(alpha) = alpha {
+                    let [a, b, c, _] = hidden.to_le_bytes();
+                    for (pixel, &opacity) in pixels.iter_mut().zip(&alpha[i * size..]) {
+                        if opacity == 0 {
+                            *pixel = [a, b, c];
+                        }
+                    }
+                }
+            },
+        );
+    });
 }
 
 #[cfg(test)]
@@ -267,8 +227,14 @@ mod tests {
         let rgb = noise(331, 257, 32);
         let image = BaseImage::new(331, 257, rgb.clone(), None).unwrap();
         let indexed = IndexedImage::new(image, 0);
-        for (pixel, &i) in rgb.chunks(3).zip(indexed.index()) {
-            assert_eq!(Rgb8::from_packed(indexed.colors()[i as usize]), Rgb8::new(pixel[0], pixel[1], pixel[2]));
+        for (i, pixel) in rgb.chunks(3).enumerate() {
+            let place = indexed.place(i).unwrap();
+            assert_eq!(Rgb8::from_packed(indexed.colors()[place]), Rgb8::new(pixel[0], pixel[1], pixel[2]));
+        }
+        let mut row = [0; 331];
+        indexed.look_up(256, indexed.colors(), &mut row);
+        for (pixel, seen) in rgb[331 * 256 * 3..].chunks(3).zip(row) {
+            assert_eq!(Rgb8::from_packed(seen), Rgb8::new(pixel[0], pixel[1], pixel[2]));
         }
         let mut distinct = indexed.colors().to_vec();
         distinct.sort_unstable();
@@ -284,8 +250,28 @@ mod tests {
         let indexed = IndexedImage::new(image, 0);
         assert_eq!(indexed.colors().len(), 2);
         assert_eq!(indexed.counts(), [1, 1]);
-        assert_eq!(indexed.index()[1], 2);
-        assert_eq!(indexed.index()[3], 2);
+        assert_eq!([0, 1, 2, 3].map(|i| indexed.place(i)), [Some(0), None, Some(1), None]);
+        let mut row = [0; 2];
+        indexed.look_up(1, &[7, 8, 9], &mut row);
+        assert_eq!(row, [8, 9]);
+    }
+
+    #[test]
+    fn a_picture_of_every_color_leaves_room_for_hidden_pixels() {
+        let mut rgb: Vec<u8> = (0..1u32 << 24).flat_map(|c| [(c >> 16) as u8, (c >> 8) as u8, c as u8]).collect();
+        rgb.extend([0; 3 * 4096]);
+        let mut alpha = vec![255; 1 << 24];
+        alpha.extend([0; 4096]);
+        let indexed = IndexedImage::new(BaseImage::new(4096, 4097, rgb, Some(alpha)).unwrap(), 0);
+        assert_eq!((indexed.colors().len(), indexed.visible()), (1 << 24, 1 << 24));
+        assert_eq!(indexed.place(1 << 24), None);
+        assert!(indexed.counts().iter().all(|&c| c == 1));
+        let table: Vec<u32> = indexed.colors().iter().copied().chain([0]).collect();
+        let mut row = vec![1; 4096];
+        indexed.look_up(4096, &table, &mut row);
+        assert!(row.iter().all(|&p| p == 0));
+        indexed.look_up(4095, &table, &mut row);
+        assert_eq!(row[4095], 0xffff_ffff);
     }
 
     #[test]
@@ -295,7 +281,7 @@ mod tests {
             pool.install(|| {
                 let image = BaseImage::new(700, 500, noise(700, 500, 64), None).unwrap();
                 let indexed = IndexedImage::new(image, 256);
-                (indexed.index, indexed.colors, indexed.counts)
+                (indexed.places, indexed.colors, indexed.counts)
             })
         };
         assert!(build(1) == build(3));

@@ -10,6 +10,7 @@ use super::run::RunOptions;
 use super::timing::Timings;
 use crate::kernel::cluster::{self, ClusterOptions, MAX_CLUSTERS, Point};
 use crate::kernel::color::Rgb8;
+use crate::kernel::color_bits::ColorBits;
 use crate::kernel::gather::Recolored;
 use crate::kernel::image::{BaseImage, Raster};
 use crate::kernel::model::{ColorModel, LabPlanes};
@@ -54,10 +55,10 @@ pub struct Colors {
 }
 
 impl Colors {
-    fn new(image: BaseImage, sample_size: u32) -> Self {
-        let image = IndexedImage::new(image, sample_size);
+    fn new(image: BaseImage, sample_size: u32) -> (Self, ColorBits) {
+        let (image, bits) = IndexedImage::with_bits(image, sample_size);
         let labs = LabPlanes::new(image.colors());
-        Self { image, labs }
+        (Self { image, labs }, bits)
     }
 }
 
@@ -111,13 +112,14 @@ impl Base {
         });
         timings.add("prescale", start);
         let start = Instant::now();
-        let full = Colors::new(image, options.clustering_sample_size);
-        let preview = small.map(|small| Colors::new(small, 0));
+        let (full, bits) = Colors::new(image, options.clustering_sample_size);
+        let neighbors = NeighborPairs::among(&bits, full.image.colors(), PAIRS_FOR_MANIFEST);
+        drop(bits);
+        let preview = small.map(|small| Colors::new(small, 0).0);
         let points = {
             let Colors { image, labs } = &full;
             cluster::bins(image.colors(), [&labs.l, &labs.a, &labs.b], image.counts())
         };
-        let neighbors = NeighborPairs::new(full.image.colors(), PAIRS_FOR_MANIFEST);
         let sample = SampledColors::new(&full.image);
         let lightness = tint::lightness_range(&full.labs, full.image.counts());
         let hard_alpha = full.image.alpha().is_none_or(|a| a.par_iter().all(|v| matches!(v, 0 | 255)));

@@ -192,10 +192,11 @@ fn admit(job: &Job, options: &RunOptions) -> Result<(), RunError> {
 
 fn begin(job: &Job, source: &[u8]) -> Manifest {
     let sha256 = hex(&Sha256::digest(source));
+    let key = key(job, &sha256);
     Manifest {
-        job_id: job_id(job, source),
+        job_id: job_id_of(job, &key),
         user_id: job.user_id.clone().unwrap_or_else(|| "_".into()),
-        key: key(job, &sha256),
+        key,
         state: State::Complete,
         source: Source { uri: job.source.clone(), sha256, ..Source::default() },
         recipe_version: RECIPE_VERSION.into(),
@@ -223,10 +224,11 @@ fn hex(bytes: &[u8]) -> String {
 
 /// The name of a job: its own, else one derived from the job and the picture, the same on every run.
 pub fn job_id(job: &Job, source: &[u8]) -> String {
-    job.job_id.clone().unwrap_or_else(|| {
-        let key = key(job, &hex(&Sha256::digest(source)));
-        format!("job-{}", &key[..16])
-    })
+    job_id_of(job, &key(job, &hex(&Sha256::digest(source))))
+}
+
+fn job_id_of(job: &Job, key: &str) -> String {
+    job.job_id.clone().unwrap_or_else(|| format!("job-{}", &key[..16]))
 }
 
 /// The picture's own colours with their shares of the visible area, largest first; at most `colors` of them.

@@ -17,11 +17,10 @@ use super::run::Event;
 use super::timing::Timings;
 use crate::kernel::color::Rgb8;
 use crate::kernel::dither::Dithered;
-use crate::kernel::gather::{Recolored, Teed};
+use crate::kernel::gather::{Recolored, Teed, gather_row};
 use crate::kernel::image::{Raster, Rows};
 use crate::kernel::palette::Palette;
 use crate::kernel::resize::{self, AreaReducer};
-use crate::kernel::unique::IndexedImage;
 
 /// What transparent pixels are filled with in formats without alpha.
 const FILL: Rgb8 = Rgb8::new(255, 255, 255);
@@ -278,14 +277,6 @@ impl Maker<'_> {
         let mut rows = Recolored::new(&colors.image, table);
         // A raster in memory needs no indices, so nothing is lost by not looking for hard alpha.
         Some(self.finished(&mut rows, false, |rows| Raster::read(rows)))
-    }
-}
-
-fn gather_row(image: &IndexedImage, table: &[u32], y: usize, row: &mut [u32]) {
-    let at = y * row.len();
-    for (x, p) in row.iter_mut().enumerate() {
-        let alpha = image.alpha().map_or(255, |a| a[at + x]);
-        *p = table[image.index()[at + x] as usize] & 0x00ff_ffff | u32::from(alpha) << 24;
     }
 }
 

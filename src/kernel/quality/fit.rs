@@ -4,7 +4,8 @@ use rayon::prelude::*;
 
 use super::extend_with_labs;
 use super::sample::Sample;
-use crate::kernel::color::{Lab, OkLab, Rgb8, delta_e_2000};
+use crate::kernel::color::{Lab, OkLab, Rgb8, delta_e_2000, encode_srgb};
+use crate::kernel::gamut;
 
 /// A palette colour is present when more than this share of the area lies within [`PRESENT_DELTA_E`] of it.
 pub const PRESENT_SHARE: f64 = 0.001;
@@ -189,9 +190,17 @@ pub fn gamut_fit(sample: &Sample, wanted: &[Lab], got: &[u32]) -> GamutFit {
     let mut clipped = 0.0;
     let mut drifts: Vec<(f32, f32)> = Vec::new();
     for &(i, weight) in sample.entries() {
-        let want = OkLab::from_linear(wanted[i as usize].to_linear());
+        let linear = wanted[i as usize].to_linear();
         let color = Rgb8::from_packed(got[i as usize]);
         let have = color.oklab();
+        if gamut::contains(linear) && linear.map(encode_srgb) == [color.r, color.g, color.b] {
+            // Rounded and nothing else: no clipping and no drift, which saves looking closer.
+            if have.chroma() > HUE_CHROMA {
+                drifts.push((0.0, weight));
+            }
+            continue;
+        }
+        let want = OkLab::from_linear(linear);
         let lightness_off = (want.l.clamp(0.0, 1.0) - have.l).abs();
         let mut is_clipped = lightness_off > CLIPPED_LIGHTNESS;
         let chroma = want.chroma().min(have.chroma());

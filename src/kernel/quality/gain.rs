@@ -1,8 +1,8 @@
 //! Tears: how much further apart a map throws colours, or pixels, that were close.
 
-use super::sample::{ColorBits, color_key};
 use super::{BLOCK, LabBlock, quantile, visit_neighbors};
 use crate::kernel::color::{Lab, Rgb8};
+use crate::kernel::color_bits::{ColorBits, color_key};
 
 /// The least CIELAB distance a pair of neighbouring colours is given. Steps of one code in blue or in the darks can
 /// measure a tenth of that, and rounding of the result would pass for a tear.
@@ -38,7 +38,11 @@ impl NeighborPairs {
     /// All pairs among `colors`, or `limit` evenly spread ones when there are more. Which ones depends on the set of
     /// colours and not on their order; a list that ascends by red, then green, then blue is the quickest.
     pub fn new(colors: &[u32], limit: usize) -> Self {
-        let bits = ColorBits::new(colors.iter().copied());
+        Self::among(&ColorBits::new(colors.iter().copied()), colors, limit)
+    }
+
+    /// As [`NeighborPairs::new`], where `bits` are those of `colors`.
+    pub fn among(bits: &ColorBits, colors: &[u32], limit: usize) -> Self {
         let mut ranks = bits.neighbor_ranks(limit);
         let ascending = colors.is_sorted_by_key(|&c| color_key(c));
         if !ascending {

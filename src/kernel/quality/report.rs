@@ -2,10 +2,11 @@
 
 use super::fit::{TargetColors, coverage, palette_distance};
 use super::gain::{Gain, NeighborPairs, tear};
-use super::sample::{ColorBits, Sample, color_key};
+use super::sample::Sample;
 use super::structure::ssim_l;
 use super::tone::{correlation, neighbor_order};
 use crate::kernel::color::{DECODE, Lab, Rgb8};
+use crate::kernel::color_bits::{ColorBits, color_key};
 use crate::kernel::image::RasterError;
 
 /// Figures of one variation.
