@@ -37,13 +37,9 @@ pub(crate) const fn rgb_key([r, g, b]: [u8; 3]) -> u32 {
     (r as u32) << 16 | (g as u32) << 8 | b as u32
 }
 
-/// Most pixels repeat a colour: writing only what is new keeps the next look at the word from waiting for a store.
 #[inline(always)]
 fn set(words: &mut [u64], key: u32) {
-    let (word, bit) = (&mut words[key as usize >> 6], 1 << (key & 63));
-    if *word & bit == 0 {
-        *word |= bit;
-    }
+    words[key as usize >> 6] |= 1 << (key & 63);
 }
 
 impl ColorBits {
@@ -66,7 +62,18 @@ impl ColorBits {
                 let mut words = vec![0u64; WORDS];
                 let pixels = part.as_chunks::<3>().0;
                 match alpha {
-                    None => pixels.iter().for_each(|pixel| set(&mut words, rgb_key(*pixel))),
+                    None => {
+                        // In flat art every colour comes in runs, and setting the same bit again and again is slow.
+                        let (fours, rest) = pixels.as_chunks::<4>();
+                        let mut last = None;
+                        for four in fours {
+                            if last != Some(four) {
+                                last = Some(four);
+                                four.iter().for_each(|pixel| set(&mut words, rgb_key(*pixel)));
+                            }
+                        }
+                        rest.iter().for_each(|pixel| set(&mut words, rgb_key(*pixel)));
+                    }
                     Some(alpha) => {
                         for (pixel, &a) in pixels.iter().zip(&alpha[i * size..]) {
                             if a != 0 {

@@ -35,6 +35,7 @@ pub mod tone;
 use rayon::prelude::*;
 
 use super::color::{DECODE, Lab};
+use super::simd::vectorize;
 
 /// Colours converted together; small enough for registers and the first cache, large enough to vectorise.
 const BLOCK: usize = 16;
@@ -49,7 +50,7 @@ struct LabBlock {
 impl LabBlock {
     /// Same values as [`super::color::Rgb8::lab`]; table look-ups and arithmetic in separate loops, so that the
     /// second one vectorises.
-    #[inline]
+    #[inline(always)]
     fn new(packed: &[u32; BLOCK]) -> Self {
         let decode = &*DECODE;
         let mut linear = [[0.0f32; BLOCK]; 3];
@@ -59,20 +60,35 @@ impl LabBlock {
             linear[1][i] = decode[g as usize];
             linear[2][i] = decode[b as usize];
         }
-        let labs: [Lab; BLOCK] = std::array::from_fn(|i| Lab::from_linear([linear[0][i], linear[1][i], linear[2][i]]));
-        Self { l: labs.map(|lab| lab.l), a: labs.map(|lab| lab.a), b: labs.map(|lab| lab.b) }
+        let mut block = Self { l: [0.0; BLOCK], a: [0.0; BLOCK], b: [0.0; BLOCK] };
+        for i in 0..BLOCK {
+            let lab = Lab::from_linear([linear[0][i], linear[1][i], linear[2][i]]);
+            block.l[i] = lab.l;
+            block.a[i] = lab.a;
+            block.b[i] = lab.b;
+        }
+        block
     }
 }
 
 /// Appends the CIELAB value of every packed pixel.
 fn extend_with_labs(packed: &[u32], out: &mut Vec<Lab>) {
-    out.reserve(packed.len());
-    for chunk in packed.chunks(BLOCK) {
-        let mut block = [0u32; BLOCK];
-        block[..chunk.len()].copy_from_slice(chunk);
-        let lab = LabBlock::new(&block);
-        out.extend((0..chunk.len()).map(|i| Lab { l: lab.l[i], a: lab.a[i], b: lab.b[i] }));
-    }
+    let start = out.len();
+    out.resize(start + packed.len(), Lab::default());
+    let out = &mut out[start..];
+    vectorize(
+        #[inline(always)]
+        || {
+            for (chunk, out) in packed.chunks(BLOCK).zip(out.chunks_mut(BLOCK)) {
+                let mut block = [0u32; BLOCK];
+                block[..chunk.len()].copy_from_slice(chunk);
+                let lab = LabBlock::new(&block);
+                for (i, out) in out.iter_mut().enumerate() {
+                    *out = Lab { l: lab.l[i], a: lab.a[i], b: lab.b[i] };
+                }
+            }
+        },
+    );
 }
 
 /// The nearest-rank quantile, `q` in 0..=1; reorders `values`. `None` when there are none.

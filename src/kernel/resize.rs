@@ -192,25 +192,26 @@ impl AreaReducer {
     }
 
     fn add(&mut self, row: &[u32], weight: f32) {
+        let has_alpha = self.has_alpha;
         let [red, green, blue, alpha] = &mut self.sums;
-        let (red, green, blue) = (&mut red[..row.len()], &mut green[..row.len()], &mut blue[..row.len()]);
         vectorize(
             #[inline(always)]
             || {
-                if self.has_alpha {
-                    let alpha = &mut alpha[..row.len()];
-                    for (x, &p) in row.iter().enumerate() {
+                // Iterators, because slices behind the closure's references could overlap for all the compiler knows.
+                let sums = red.iter_mut().zip(green.iter_mut()).zip(blue.iter_mut()).zip(row);
+                if has_alpha {
+                    for ((((red, green), blue), &p), alpha) in sums.zip(alpha.iter_mut()) {
                         let a = (p >> 24) as f32 * (weight / 255.0);
-                        red[x] += a * linear((p & 255) as f32);
-                        green[x] += a * linear((p >> 8 & 255) as f32);
-                        blue[x] += a * linear((p >> 16 & 255) as f32);
-                        alpha[x] += a;
+                        *red += a * linear((p & 255) as f32);
+                        *green += a * linear((p >> 8 & 255) as f32);
+                        *blue += a * linear((p >> 16 & 255) as f32);
+                        *alpha += a;
                     }
                 } else {
-                    for (x, &p) in row.iter().enumerate() {
-                        red[x] += weight * linear((p & 255) as f32);
-                        green[x] += weight * linear((p >> 8 & 255) as f32);
-                        blue[x] += weight * linear((p >> 16 & 255) as f32);
+                    for (((red, green), blue), &p) in sums {
+                        *red += weight * linear((p & 255) as f32);
+                        *green += weight * linear((p >> 8 & 255) as f32);
+                        *blue += weight * linear((p >> 16 & 255) as f32);
                     }
                 }
             },

@@ -1,5 +1,7 @@
 //! The contact sheet: the original and all variations in one picture, each with its name and its swatches.
 
+use std::borrow::Cow;
+
 use rayon::prelude::*;
 
 use crate::kernel::color::Rgb8;
@@ -174,7 +176,7 @@ pub fn contact_sheet(original: &Raster, tiles: &[Tile<'_>]) -> Raster {
     let Metrics { margin, gap, capital, title, swatch } = plan.metrics;
     let first = Tile { title: "Original", colors: &[], raster: Some(original) };
     let cells: Vec<Tile<'_>> = std::iter::once(first).chain(tiles.iter().take(plan.shown).copied()).collect();
-    let pictures: Vec<Option<Fitted>> = cells
+    let pictures: Vec<Option<Fitted<'_>>> = cells
         .par_iter()
         .map(|cell| cell.raster.map(|r| Fitted::new(r, plan.picture_width, plan.picture_height)))
         .collect();
@@ -221,25 +223,28 @@ struct Rect {
 }
 
 /// A picture at the size it has on the sheet.
-struct Fitted {
+struct Fitted<'a> {
     width: u32,
     height: u32,
-    pixels: Vec<u32>,
+    pixels: Cow<'a, [u32]>,
+    has_alpha: bool,
 }
 
-impl Fitted {
+impl<'a> Fitted<'a> {
     /// Reduces by area average to fit the box; a picture less than half as large is enlarged by a whole factor, so
     /// that its pixels stay pixels.
-    fn new(raster: &Raster, width: u32, height: u32) -> Self {
+    fn new(raster: &'a Raster, width: u32, height: u32) -> Self {
+        let has_alpha = raster.has_alpha();
         let (w, h) = (raster.width(), raster.height());
         let scale = (f64::from(width) / f64::from(w)).min(f64::from(height) / f64::from(h));
         if scale >= 1.0 {
             let factor = scale as u32;
-            return Self { width: w * factor, height: h * factor, pixels: enlarge(raster, factor) };
+            let pixels = if factor == 1 { Cow::Borrowed(raster.pixels()) } else { Cow::Owned(enlarge(raster, factor)) };
+            return Self { width: w * factor, height: h * factor, pixels, has_alpha };
         }
         let scaled = |side: u32, limit: u32| ((f64::from(side) * scale).round() as u32).clamp(1, limit);
         let (out_w, out_h) = (scaled(w, width), scaled(h, height));
-        Self { width: out_w, height: out_h, pixels: reduce(raster, out_w, out_h) }
+        Self { width: out_w, height: out_h, pixels: Cow::Owned(reduce(raster, out_w, out_h)), has_alpha }
     }
 }
 
@@ -361,7 +366,7 @@ impl Canvas {
     }
 
     /// A picture in the middle of its mount, over a checkerboard where it is transparent.
-    fn picture(&mut self, mount: Rect, picture: &Fitted) {
+    fn picture(&mut self, mount: Rect, picture: &Fitted<'_>) {
         let x = mount.x + (mount.width - picture.width) / 2;
         let y = mount.y + (mount.height - picture.height) / 2;
         if picture.width < mount.width || picture.height < mount.height {
@@ -369,6 +374,10 @@ impl Canvas {
         }
         for (dy, row) in picture.pixels.chunks_exact(picture.width as usize).enumerate() {
             let line = self.row(x, y + dy as u32, picture.width);
+            if !picture.has_alpha {
+                line.copy_from_slice(row);
+                continue;
+            }
             for (dx, (to, &pixel)) in line.iter_mut().zip(row).enumerate() {
                 let alpha = (pixel >> 24) as u8;
                 let below = CHECKER[(dx / 8 + dy / 8) % 2];

@@ -210,13 +210,13 @@ impl Recoloring {
             return;
         }
         let mapped = sampled.of(&self.table);
+        let view = fit::View::new(&sampled.sample, &mapped);
         let labels: Vec<u8> =
             (0..sampled.colors.len()).map(|i| cluster::nearest(clusters, sampled.labs.get(i)) as u8).collect();
         let wanted = map.labs(&sampled.labs, &soft.model.weights(&sampled.labs));
         let wanted: Vec<Lab> = (0..wanted.len()).map(|i| wanted.get(i)).collect();
-        let fidelity = fit::fidelity(&sampled.sample, &mapped, &labels, &assignment.targets);
-        let coverage =
-            fit::coverage(&sampled.sample, &mapped, &fit::TargetColors::new(assignment.targets.iter().copied()));
+        let fidelity = fit::fidelity(&view, &labels, &assignment.targets);
+        let coverage = fit::coverage(&view, &fit::TargetColors::new(assignment.targets.iter().copied()));
         let gamut = fit::gamut_fit(&sampled.sample, &wanted, &mapped);
         for (name, value) in [
             ("fidelity_delta_e", fidelity),
@@ -237,12 +237,13 @@ impl Recoloring {
             self.metrics.insert("gain_max".into(), rounded(gain.max));
         }
         let targets = fit::TargetColors::of_palette(palette.colors());
-        let before = fit::palette_distance(&sampled.sample, &sampled.colors, &targets);
-        let after = fit::palette_distance(&sampled.sample, &mapped, &targets);
+        let view = fit::View::new(&sampled.sample, &mapped);
+        let before = fit::palette_distance(&fit::View::new(&sampled.sample, &sampled.colors), &targets);
+        let after = fit::palette_distance(&view, &targets);
         if before > 0.01 {
             self.metrics.insert("palette_distance".into(), rounded(after / before));
         }
-        let present = fit::coverage(&sampled.sample, &mapped, &targets).present();
+        let present = fit::coverage(&view, &targets).present();
         self.metrics.insert("colors_present".into(), present as f64);
         let order = tone::lightness_correlation(&sampled.sample, &sampled.colors, &mapped);
         self.metrics.insert("lightness_order".into(), rounded(order));

@@ -112,6 +112,17 @@ pub fn run(
     options: &RunOptions,
     observe: &(dyn Fn(Event) + Sync),
 ) -> Result<Manifest, RunError> {
+    // On one of the pool's own threads: every parallel loop that is entered from outside waits for one to wake up.
+    rayon::scope(|_| run_in_pool(job, source, out, options, observe))
+}
+
+fn run_in_pool(
+    job: &Job,
+    source: &[u8],
+    out: &Path,
+    options: &RunOptions,
+    observe: &(dyn Fn(Event) + Sync),
+) -> Result<Manifest, RunError> {
     let start = Instant::now();
     admit(job, options)?;
     let output_error = |source| RunError::Output { path: out.display().to_string(), source };
@@ -236,7 +247,7 @@ fn job_id_of(job: &Job, key: &str) -> String {
 /// # Errors
 /// [`RunError::Picture`] when the picture cannot be used.
 pub fn image_palette(source: &[u8], colors: usize, options: &RunOptions) -> Result<Vec<(Rgb8, f64)>, RunError> {
-    let base = Base::new(source, options, false, &Timings::default())
+    let base = rayon::scope(|_| Base::new(source, options, false, &Timings::default()))
         .map_err(|error| RunError::Picture(explain(error.to_string(), error.class())))?;
     Ok(base.palette(colors, options.kmeans_max_iterations))
 }
@@ -315,10 +326,10 @@ fn render(
     observe(Event::Planned { total: planned.iter().map(|v| v.outputs.len()).sum() });
 
     let sheet = Plan::new(image.width(), image.height(), planned.len());
-    let original = options.gallery.then(|| base.original_preview()).flatten().map(|raster| {
+    let original = options.gallery.then(|| base.original_preview()).flatten().map(|mut raster| {
         let start = Instant::now();
-        let preview = variation::preview_file(raster.clone());
-        let tile = variation::tile(raster, &sheet);
+        let preview = variation::preview_file(&mut raster);
+        let tile = variation::tile(raster.rewound(), &sheet);
         timings.add("gallery", start);
         (preview, tile)
     });

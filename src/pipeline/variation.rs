@@ -160,9 +160,9 @@ pub fn make(
         })
         .collect();
     let start = Instant::now();
-    let pictures = maker.preview().map(|raster| {
-        let preview = preview_file(raster.clone());
-        Pictures { preview, tile: on_sheet.then(|| tile(raster, sheet)) }
+    let pictures = maker.preview().map(|mut raster| {
+        let preview = preview_file(&mut raster);
+        Pictures { preview, tile: on_sheet.then(|| tile(raster.rewound(), sheet)) }
     });
     timings.add("gallery", start);
     (entries, pictures)
@@ -281,16 +281,16 @@ impl Maker<'_> {
 }
 
 /// A preview as a file to embed: JPEG, or PNG where there is transparency or few colours.
-pub fn preview_file(mut raster: Raster) -> Preview {
+pub fn preview_file(raster: &mut Raster) -> Preview {
     let png = raster.has_alpha() || raster.palette().is_some();
     let mut options = EncodeOptions::new(if png { Format::Png } else { Format::Jpeg });
     options.quality = PREVIEW_QUALITY;
-    options.chroma = encode::choose_chroma(&raster, FILL);
+    options.chroma = encode::choose_chroma(raster, FILL);
     let (width, height) = (raster.width(), raster.height());
     let mut bytes = Vec::new();
     // A preview is at most some hundred pixels a side and goes to memory: nothing in here can fail, and a gallery with
     // a blank preview would still be a gallery.
-    if let Err(error) = encode::encode(&mut raster, &options, &mut bytes) {
+    if let Err(error) = encode::encode(raster, &options, &mut bytes) {
         tracing::warn!(%error, "a preview could not be made");
     }
     Preview { width, height, jpeg_or_png: bytes, content_type: options.format.content_type() }

@@ -114,8 +114,9 @@ impl Subject {
         let colors = self.image.colors();
         let mapped = &table[..colors.len()];
         let own = TargetColors::of_palette(palette.colors());
-        let before = fit::palette_distance(&self.sample, colors, &own);
-        let after = fit::palette_distance(&self.sample, mapped, &own);
+        let before = fit::palette_distance(&fit::View::new(&self.sample, colors), &own);
+        let view = fit::View::new(&self.sample, mapped);
+        let after = fit::palette_distance(&view, &own);
         let clusters = self.model.clusters();
         let label = |i: usize| cluster::nearest(clusters, self.labs.get(i)) as u8;
         let labels: Vec<u8> = (0..colors.len()).map(label).collect();
@@ -145,15 +146,15 @@ impl Subject {
         Examination {
             gain: self.neighbors.gain(mapped),
             distance_share: if before > 0.0 { after / before } else { 1.0 },
-            colors_present: fit::coverage(&self.sample, mapped, &own).present(),
+            colors_present: fit::coverage(&view, &own).present(),
             lightness_correlation: tone::lightness_correlation(&self.sample, colors, mapped),
             order_kept: tone::neighbor_order(&self.original, &pixels, width).share(),
             ssim_l: structure::ssim_l(&self.original, &pixels, width),
             noise,
             ramp_inversions: tone::ramp_inversions(&mapped_greys),
             levels_kept: tone::levels_kept(&greys, &mapped_greys).min(tone::levels_kept(&own_ramp, &mapped_own)),
-            fidelity: fit::fidelity(&self.sample, mapped, &labels, &assignment.targets),
-            coverage: fit::coverage(&self.sample, mapped, &assigned),
+            fidelity: fit::fidelity(&view, &labels, &assignment.targets),
+            coverage: fit::coverage(&view, &assigned),
             gamut: fit::gamut_fit(&self.sample, &wanted, mapped),
             alpha_identical: structure::alpha_identical(&self.original, &pixels),
             assignment,

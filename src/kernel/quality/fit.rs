@@ -66,12 +66,25 @@ impl TargetColors {
     }
 }
 
-/// CIELAB values of a sample's colours, in its order.
-fn labs_of(sample: &Sample, colors: &[u32]) -> Vec<Lab> {
-    let packed: Vec<u32> = sample.entries().iter().map(|&(i, _)| colors[i as usize]).collect();
-    let mut labs = Vec::new();
-    extend_with_labs(&packed, &mut labs);
-    labs
+/// A sample of one picture's colours in CIELAB: what the figures below look at.
+///
+/// Made of the list that the sample was drawn from: the mapped colours for a variation, the source colours for the
+/// original, whose figures are the yardstick.
+#[derive(Debug, Clone, PartialEq)]
+pub struct View<'a> {
+    sample: &'a Sample,
+    /// In the sample's order.
+    labs: Vec<Lab>,
+}
+
+impl<'a> View<'a> {
+    /// Looks at the colours of `colors` that `sample` names.
+    pub fn new(sample: &'a Sample, colors: &[u32]) -> Self {
+        let packed: Vec<u32> = sample.entries().iter().map(|&(i, _)| colors[i as usize]).collect();
+        let mut labs = Vec::new();
+        extend_with_labs(&packed, &mut labs);
+        Self { sample, labs }
+    }
 }
 
 /// Entries summed by one thread at a time; fixed, so that rounding does not depend on the machine.
@@ -79,14 +92,11 @@ const CHUNK: usize = 1024;
 
 /// Palette distance: area-weighted mean ΔE2000 from each colour to the nearest target. 0 when there are no targets
 /// or no colours.
-///
-/// `colors` is the list the sample was drawn from: the mapped colours for a variation, the source colours for the
-/// original, whose figure is the yardstick.
-pub fn palette_distance(sample: &Sample, colors: &[u32], targets: &TargetColors) -> f64 {
-    let labs = labs_of(sample, colors);
-    let sums: Vec<f64> = labs
+pub fn palette_distance(view: &View<'_>, targets: &TargetColors) -> f64 {
+    let sums: Vec<f64> = view
+        .labs
         .par_chunks(CHUNK)
-        .zip(sample.entries().par_chunks(CHUNK))
+        .zip(view.sample.entries().par_chunks(CHUNK))
         .map(|(labs, entries)| {
             let one =
                 |(&lab, &(_, w)): (&Lab, &(u32, f32))| f64::from(w) * f64::from(targets.nearest(lab).unwrap_or(0.0));
@@ -115,13 +125,13 @@ impl Coverage {
     }
 }
 
-/// Coverage: which targets occur among the colours. See [`palette_distance`] for `colors`.
-pub fn coverage(sample: &Sample, colors: &[u32], targets: &TargetColors) -> Coverage {
+/// Coverage: which targets occur among the colours.
+pub fn coverage(view: &View<'_>, targets: &TargetColors) -> Coverage {
     // ΔE2000 weighs a step of lightness down to 1/1.75 of CIE94's and one of hue to about 1/1.5, plus a rotation in
     // the blues: whatever lies further than this by CIE94 cannot be within 5.
     const FAR_SQUARED: f32 = 15.0 * 15.0;
     let mut shares = vec![0.0; targets.colors.len()];
-    for (lab, &(_, weight)) in labs_of(sample, colors).into_iter().zip(sample.entries()) {
+    for (&lab, &(_, weight)) in view.labs.iter().zip(view.sample.entries()) {
         let chroma = lab.chroma();
         for (share, &target) in shares.iter_mut().zip(&targets.colors) {
             let near = delta_e_94_squared(lab, chroma, target) < FAR_SQUARED;
@@ -138,9 +148,9 @@ pub fn coverage(sample: &Sample, colors: &[u32], targets: &TargetColors) -> Cove
 ///
 /// `labels[i]` is the cluster of colour i of the list, an index into `targets`; colours with a label beyond them have
 /// no target and are left out. 0 when nothing is left.
-pub fn fidelity(sample: &Sample, mapped: &[u32], labels: &[u8], targets: &[Lab]) -> f64 {
+pub fn fidelity(view: &View<'_>, labels: &[u8], targets: &[Lab]) -> f64 {
     let mut sums = vec![[0.0f64; 4]; targets.len()];
-    for (lab, &(i, weight)) in labs_of(sample, mapped).into_iter().zip(sample.entries()) {
+    for (lab, &(i, weight)) in view.labs.iter().zip(view.sample.entries()) {
         if let Some([l, a, b, area]) = sums.get_mut(labels[i as usize] as usize) {
             let weight = f64::from(weight);
             *l += weight * f64::from(lab.l);
@@ -275,8 +285,8 @@ mod tests {
     fn palette_colors_have_no_distance_and_all_are_present() {
         let targets = TargetColors::of_palette(&palette());
         let colors: Vec<u32> = palette().iter().map(|c| c.packed()).collect();
-        assert!(palette_distance(&whole(5), &colors, &targets) < 1e-4);
-        let found = coverage(&whole(5), &colors, &targets);
+        assert!(palette_distance(&View::new(&whole(5), &colors), &targets) < 1e-4);
+        let found = coverage(&View::new(&whole(5), &colors), &targets);
         assert_eq!((found.present(), found.complete()), (5, true));
     }
 
@@ -298,8 +308,8 @@ mod tests {
         let colors = scattered(60_000);
         let counts: Vec<u32> = (0..60_000u32).map(|i| 1 + i % 7).collect();
         let targets = TargetColors::of_palette(&palette());
-        let exact = palette_distance(&Sample::new(&counts, usize::MAX), &colors, &targets);
-        let quick = palette_distance(&Sample::new(&counts, SAMPLE_FOR_MANIFEST), &colors, &targets);
+        let exact = palette_distance(&View::new(&Sample::new(&counts, usize::MAX), &colors), &targets);
+        let quick = palette_distance(&View::new(&Sample::new(&counts, SAMPLE_FOR_MANIFEST), &colors), &targets);
         assert!((quick / exact - 1.0).abs() < 0.03, "{quick} {exact}");
     }
 
@@ -307,22 +317,25 @@ mod tests {
     fn coverage_counts_areas_within_five_and_never_misses_one() {
         let targets = TargetColors::of_palette(&palette());
         let colors = scattered(20_000);
-        let found = coverage(&whole(20_000), &colors, &targets);
+        let found = coverage(&View::new(&whole(20_000), &colors), &targets);
         for (share, &target) in found.shares.iter().zip(targets.colors()) {
             let near = |p: &&u32| delta_e_2000(Rgb8::from_packed(**p).lab(), target) <= PRESENT_DELTA_E;
             let exact = colors.iter().filter(near).count() as f64 / 20_000.0;
             assert!((share - exact).abs() < 1e-6, "{share} {exact}");
         }
-        let lost = coverage(&Sample::new(&[9_999, 1], 2), &[palette()[0].packed(), palette()[1].packed()], &targets);
+        let lost = coverage(
+            &View::new(&Sample::new(&[9_999, 1], 2), &[palette()[0].packed(), palette()[1].packed()]),
+            &targets,
+        );
         assert_eq!((lost.present(), lost.complete()), (1, false));
     }
 
     #[test]
     fn without_targets_or_colors_there_is_no_distance() {
         let targets = TargetColors::of_palette(&palette());
-        assert_eq!(palette_distance(&whole(0), &[], &targets), 0.0);
-        assert_eq!(coverage(&whole(0), &[], &targets).present(), 0);
-        assert_eq!(palette_distance(&whole(2), &[1, 2], &TargetColors::new([])), 0.0);
+        assert_eq!(palette_distance(&View::new(&whole(0), &[]), &targets), 0.0);
+        assert_eq!(coverage(&View::new(&whole(0), &[]), &targets).present(), 0);
+        assert_eq!(palette_distance(&View::new(&whole(2), &[1, 2]), &TargetColors::new([])), 0.0);
     }
 
     #[test]
@@ -332,12 +345,16 @@ mod tests {
         let sample = Sample::new(&[3, 1], 2);
         let targets = [grey.lab(), grey.lab()];
         let expected = f64::from(delta_e_2000(off.lab(), grey.lab())) / 4.0;
-        assert!((fidelity(&sample, &mapped, &[0, 1], &targets) - expected).abs() < 1e-4);
+        assert!((fidelity(&View::new(&sample, &mapped), &[0, 1], &targets) - expected).abs() < 1e-4);
         // In one cluster both colours share a mean, which is nearer than its parts.
-        let together = fidelity(&sample, &mapped, &[0, 0], &targets);
+        let together = fidelity(&View::new(&sample, &mapped), &[0, 0], &targets);
         assert!(together > 0.0 && together < delta_e_2000(off.lab(), grey.lab()).into());
-        assert_eq!(fidelity(&sample, &mapped, &[0, 9], &targets), 0.0, "labels without a target are left out");
-        assert_eq!(fidelity(&whole(0), &[], &[], &[]), 0.0);
+        assert_eq!(
+            fidelity(&View::new(&sample, &mapped), &[0, 9], &targets),
+            0.0,
+            "labels without a target are left out"
+        );
+        assert_eq!(fidelity(&View::new(&whole(0), &[]), &[], &[]), 0.0);
     }
 
     #[test]

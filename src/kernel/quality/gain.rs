@@ -3,6 +3,7 @@
 use super::{BLOCK, LabBlock, quantile, visit_neighbors};
 use crate::kernel::color::{Lab, Rgb8};
 use crate::kernel::color_bits::{ColorBits, color_key};
+use crate::kernel::simd::vectorize;
 
 /// The least CIELAB distance a pair of neighbouring colours is given. Steps of one code in blue or in the darks can
 /// measure a tenth of that, and rounding of the result would pass for a tear.
@@ -59,13 +60,38 @@ impl NeighborPairs {
 
     /// The given pairs of positions in `colors`, which should be one step apart.
     pub fn of(colors: &[u32], positions: &[(u32, u32)]) -> Self {
-        let mut pairs = Vec::with_capacity(positions.len());
-        for chunk in positions.chunks(BLOCK) {
-            distances(colors, chunk.iter().copied(), |k, distance| {
-                pairs.push((chunk[k].0, chunk[k].1, 1.0 / distance.max(MIN_STEP)));
-            });
+        let mut of = Self { pairs: positions.iter().map(|&(i, j)| (i, j, 1.0)).collect() };
+        let distances = of.ratios(colors);
+        for (pair, distance) in of.pairs.iter_mut().zip(distances) {
+            pair.2 = 1.0 / distance.max(MIN_STEP);
         }
-        Self { pairs }
+        of
+    }
+
+    /// Per pair the CIELAB distance in `colors` by that of the picture.
+    fn ratios(&self, colors: &[u32]) -> Vec<f32> {
+        let mut ratios = vec![0f32; self.pairs.len()];
+        vectorize(
+            #[inline(always)]
+            || {
+                for (pairs, ratios) in self.pairs.chunks(BLOCK).zip(ratios.chunks_mut(BLOCK)) {
+                    let (mut first, mut second, mut inverse) = ([0u32; BLOCK], [0u32; BLOCK], [0f32; BLOCK]);
+                    for (n, &(i, j, by)) in pairs.iter().enumerate() {
+                        first[n] = colors[i as usize];
+                        second[n] = colors[j as usize];
+                        inverse[n] = by;
+                    }
+                    let (x, y) = (LabBlock::new(&first), LabBlock::new(&second));
+                    let mut out = [0f32; BLOCK];
+                    for n in 0..BLOCK {
+                        let (dl, da, db) = (x.l[n] - y.l[n], x.a[n] - y.a[n], x.b[n] - y.b[n]);
+                        out[n] = (dl * dl + da * da + db * db).sqrt() * inverse[n];
+                    }
+                    ratios.copy_from_slice(&out[..ratios.len()]);
+                }
+            },
+        );
+        ratios
     }
 
     /// At most `limit` evenly spread pairs, as positions in the colour list.
@@ -86,11 +112,7 @@ impl NeighborPairs {
 
     /// The gain of the map that sends colour i of the list to `mapped[i]`. `None` without pairs: nothing can tear.
     pub fn gain(&self, mapped: &[u32]) -> Option<Gain> {
-        let mut ratios = Vec::with_capacity(self.pairs.len());
-        for chunk in self.pairs.chunks(BLOCK) {
-            distances(mapped, chunk.iter().map(|p| (p.0, p.1)), |k, distance| ratios.push(distance * chunk[k].2));
-        }
-        Gain::of(&mut ratios)
+        Gain::of(&mut self.ratios(mapped))
     }
 
     /// The same for a map that was not rounded to 8 bits.
@@ -102,12 +124,8 @@ impl NeighborPairs {
     /// Gains of the single pairs, for a look at where a map tears: the two colours and the ratio, steepest first,
     /// `count` of them.
     pub fn steepest(&self, colors: &[u32], mapped: &[u32], count: usize) -> Vec<(Rgb8, Rgb8, f64)> {
-        let mut all: Vec<(f32, u32, u32)> = Vec::with_capacity(self.pairs.len());
-        for chunk in self.pairs.chunks(BLOCK) {
-            distances(mapped, chunk.iter().map(|p| (p.0, p.1)), |k, distance| {
-                all.push((distance * chunk[k].2, chunk[k].0, chunk[k].1));
-            });
-        }
+        let ratios = self.ratios(mapped).into_iter();
+        let mut all: Vec<(f32, u32, u32)> = ratios.zip(&self.pairs).map(|(ratio, p)| (ratio, p.0, p.1)).collect();
         all.sort_by(|x, y| y.0.total_cmp(&x.0).then((x.1, x.2).cmp(&(y.1, y.2))));
         all.truncate(count);
         let color = |i: u32| Rgb8::from_packed(colors[i as usize]);
@@ -121,24 +139,6 @@ impl Gain {
         let p999 = quantile(ratios, 0.999)?;
         let median = quantile(ratios, 0.5)?;
         Some(Self { p999: f64::from(p999), max: f64::from(max), median: f64::from(median) })
-    }
-}
-
-/// CIELAB distances of at most [`BLOCK`] pairs of list positions, handed out as (which pair, distance).
-#[inline]
-fn distances(colors: &[u32], pairs: impl Iterator<Item = (u32, u32)>, mut hand: impl FnMut(usize, f32)) {
-    let (mut first, mut second, mut count) = ([0u32; BLOCK], [0u32; BLOCK], 0);
-    for ((i, j), (x, y)) in pairs.zip(first.iter_mut().zip(&mut second)) {
-        (*x, *y) = (colors[i as usize], colors[j as usize]);
-        count += 1;
-    }
-    let (x, y) = (LabBlock::new(&first), LabBlock::new(&second));
-    let squared: [f32; BLOCK] = std::array::from_fn(|k| {
-        let (dl, da, db) = (x.l[k] - y.l[k], x.a[k] - y.a[k], x.b[k] - y.b[k]);
-        dl * dl + da * da + db * db
-    });
-    for (k, value) in squared.iter().enumerate().take(count) {
-        hand(k, value.sqrt());
     }
 }
 

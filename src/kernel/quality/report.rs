@@ -1,6 +1,6 @@
 //! What can be said of any tool's output, from the original, the result and the palette alone.
 
-use super::fit::{TargetColors, coverage, palette_distance};
+use super::fit::{TargetColors, View, coverage, palette_distance};
 use super::gain::{Gain, NeighborPairs, tear};
 use super::sample::Sample;
 use super::structure::ssim_l;
@@ -72,12 +72,13 @@ pub fn judge(
     let before = Relation::new(original, original, variation);
     let after = Relation::new(original, variation, variation);
     let (sample_before, sample_after) = (Sample::new(&before.counts, SAMPLE), Sample::new(&after.counts, SAMPLE));
+    let view = View::new(&sample_after, &after.colors);
     let width = width as usize;
     Ok(Report {
         gain: NeighborPairs::new(&before.colors, usize::MAX).gain_of_lab(&before.means),
-        distance: palette_distance(&sample_after, &after.colors, &targets),
-        distance_original: palette_distance(&sample_before, &before.colors, &targets),
-        colors_present: coverage(&sample_after, &after.colors, &targets).present(),
+        distance: palette_distance(&view, &targets),
+        distance_original: palette_distance(&View::new(&sample_before, &before.colors), &targets),
+        colors_present: coverage(&view, &targets).present(),
         colors_wanted: palette.len(),
         lightness_correlation: correlation(&before.lightness(&sample_before)),
         order_kept: neighbor_order(original, variation, width).share(),
