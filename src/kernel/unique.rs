@@ -250,10 +250,10 @@ mod tests {
         let indexed = IndexedImage::new(image, 0);
         assert_eq!(indexed.colors().len(), 2);
         assert_eq!(indexed.counts(), [1, 1]);
-        assert_eq!([0, 1, 2, 3].map(|i| indexed.place(i)), [Some(0), None, Some(1), None]);
+        assert_eq!([0, 1, 2, 3].map(|i| indexed.place(i)), [Some(1), None, Some(0), None]);
         let mut row = [0; 2];
         indexed.look_up(1, &[7, 8, 9], &mut row);
-        assert_eq!(row, [8, 9]);
+        assert_eq!(row, [7, 9]);
     }
 
     #[test]
