@@ -27,7 +27,7 @@ fn assignment(criterion: &mut Criterion) {
             let model = ColorModel::new(
                 &base.full.image,
                 &base.full.labs,
-                &base.points,
+                &base.seeding,
                 &base.neighbors,
                 colors,
                 pictures::run_options().kmeans_max_iterations,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use concept_worker::kernel::cluster::{self, ClusterOptions};
+use concept_worker::kernel::cluster::{self, ClusterOptions, MAX_CLUSTERS, Seeding};
 use concept_worker::kernel::model::{ColorModel, LabPlanes};
 use concept_worker::kernel::quality::gain::{NeighborPairs, PAIRS_FOR_MANIFEST};
 use concept_worker::kernel::recolor::ColorSet;
@@ -26,7 +26,7 @@ fn color_model(criterion: &mut Criterion) {
         group.sample_size(10).measurement_time(Duration::from_secs(2)).warm_up_time(Duration::from_millis(500));
         let base = pictures::base(&source);
         let (image, labs) = (&base.full.image, &base.full.labs);
-        let model = ColorModel::new(image, labs, &base.points, &base.neighbors, 5, iterations);
+        let model = ColorModel::new(image, labs, &base.seeding, &base.neighbors, 5, iterations);
         let points = cluster::bins(image.colors(), [&labs.l, &labs.a, &labs.b], image.counts());
         group.bench_function("lab", |b| b.iter(|| LabPlanes::new(image.colors())));
         group.bench_function("neighbors", |b| {
@@ -37,10 +37,10 @@ fn color_model(criterion: &mut Criterion) {
         });
         group.bench_function("cluster", |b| {
             let options = ClusterOptions { max_iterations: iterations, ..ClusterOptions::default() };
-            b.iter(|| cluster::cluster(&points, &options));
+            b.iter(|| Seeding::new(points.clone(), MAX_CLUSTERS).clusters(&options));
         });
         group.bench_function("model", |b| {
-            b.iter(|| ColorModel::new(image, labs, &base.points, &base.neighbors, 5, iterations));
+            b.iter(|| ColorModel::new(image, labs, &base.seeding, &base.neighbors, 5, iterations));
         });
         group.bench_function("weights", |b| b.iter(|| ColorSet::new(&model, image.colors(), labs)));
         group.bench_function("own-palette", |b| b.iter(|| base.palette(OWN_COLORS, iterations)));

@@ -83,7 +83,8 @@ impl Modelled {
         let labs = LabPlanes::new(image.colors());
         let neighbors = NeighborPairs::new(image.colors(), 4096);
         let points = cluster::bins(image.colors(), [&labs.l, &labs.a, &labs.b], image.counts());
-        let model = ColorModel::new(&image, &labs, &points, &neighbors, palette_colors, 20);
+        let seeding = cluster::Seeding::new(points, cluster::MAX_CLUSTERS);
+        let model = ColorModel::new(&image, &labs, &seeding, &neighbors, palette_colors, 20);
         Self { image, labs, model }
     }
 

@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use anyhow::Result;
 use concept_worker::kernel::assign;
-use concept_worker::kernel::cluster;
+use concept_worker::kernel::cluster::{self, MAX_CLUSTERS, Seeding};
 use concept_worker::kernel::gather::Recolored;
 use concept_worker::kernel::model::{ColorModel, LabPlanes};
 use concept_worker::kernel::quality::gain::{NeighborPairs, PAIRS_FOR_MANIFEST};
@@ -78,12 +78,13 @@ pub fn color_model(source: &[u8], repeats: u32) -> Result<Row> {
     pictures::pool(1).install(|| -> Result<()> {
         for _ in 0..rounds(repeats) {
             let image = image.clone();
-            let (index, image) = cpu_of(|| IndexedImage::new(image, options.clustering_sample_size))?;
+            let (index, (image, bits)) = cpu_of(|| IndexedImage::with_bits(image, options.clustering_sample_size))?;
             let (lab, labs) = cpu_of(|| LabPlanes::new(image.colors()))?;
-            let (pairs, neighbors) = cpu_of(|| NeighborPairs::new(image.colors(), PAIRS_FOR_MANIFEST))?;
+            let (pairs, neighbors) = cpu_of(|| NeighborPairs::among(&bits, image.colors(), PAIRS_FOR_MANIFEST))?;
             let (clusters, model) = cpu_of(|| {
                 let points = cluster::bins(image.colors(), [&labs.l, &labs.a, &labs.b], image.counts());
-                ColorModel::new(&image, &labs, &points, &neighbors, 5, iterations)
+                let seeding = Seeding::new(points, MAX_CLUSTERS);
+                ColorModel::new(&image, &labs, &seeding, &neighbors, 5, iterations)
             })?;
             let (weights, set) = cpu_of(|| ColorSet::new(&model, image.colors(), &labs))?;
             black_box(set);

@@ -73,39 +73,66 @@ pub fn bins(colors: &[u32], labs: [&[f32]; 3], counts: &[u32]) -> Vec<Point> {
         .collect()
 }
 
-/// Clusters `points`; between 1 and `max_clusters` clusters, largest first. The result depends on the points alone:
-/// the seed of the k-means++ draws is a hash of them.
+/// Weighted colours with the centres that k-means++ finds for one cluster, for two, and so on. Any number of
+/// clusterings start from it.
 ///
-/// No points give no clusters.
-pub fn cluster(points: &[Point], options: &ClusterOptions) -> Vec<Cluster> {
-    if points.is_empty() {
-        return Vec::new();
-    }
-    let cloud = Cloud::new(points);
-    let mut random = SplitMix64::from_points(points);
-    let mut nearest = vec![f32::MAX; points.len()];
-    let mut centers: Vec<Lab> = Vec::new();
-    while centers.len() < options.max_clusters.max(1) {
-        let Some(next) = cloud.draw(&nearest, centers.is_empty(), &mut random) else { break };
-        let mut trial = centers.clone();
-        trial.push(next);
-        let trial = cloud.lloyd(trial, 6);
-        let smallest = trial.iter().map(|c| c.share).fold(1.0, f32::min);
-        let spread = trial.len() == centers.len() + 1;
-        if centers.len() >= options.min_clusters && (!spread || smallest < options.min_share) {
-            break;
+/// It depends on the points alone: the draws' seed is a hash of them.
+pub struct Seeding {
+    points: Vec<Point>,
+    cloud: Cloud,
+    /// After each draw a few of Lloyd's iterations: entry i has i + 1 clusters, or fewer in the last entry when some lost
+    /// all their points.
+    path: Vec<Vec<Cluster>>,
+}
+
+impl Seeding {
+    /// Seeds up to `most` clusters of `points`. No points give no clusters.
+    pub fn new(points: Vec<Point>, most: usize) -> Self {
+        let cloud = Cloud::new(&points);
+        let mut random = SplitMix64::from_points(&points);
+        let mut nearest = vec![f32::MAX; points.len()];
+        let mut path: Vec<Vec<Cluster>> = Vec::with_capacity(most);
+        let mut centers: Vec<Lab> = Vec::new();
+        while centers.len() < most && !points.is_empty() {
+            let Some(next) = cloud.draw(&nearest, centers.is_empty(), &mut random) else { break };
+            centers.push(next);
+            let clusters = cloud.lloyd(centers, 6);
+            centers = clusters.iter().map(|c| c.center).collect();
+            cloud.nearest_squared(&centers, &mut nearest);
+            path.push(clusters);
+            if centers.len() < path.len() {
+                break;
+            }
         }
-        centers = trial.iter().map(|c| c.center).collect();
-        if !spread {
-            break;
-        }
-        cloud.nearest_squared(&centers, &mut nearest);
+        Self { points, cloud, path }
     }
-    let clusters = cloud.lloyd(centers, options.max_iterations);
-    let mut merged = merge(clusters, options.merge_distance);
-    debug_assert!((merged.iter().map(|c| f64::from(c.share)).sum::<f64>() - 1.0).abs() < 1e-3);
-    merged.sort_by(|x, y| y.share.total_cmp(&x.share));
-    merged
+
+    /// The points, as they were given.
+    pub fn points(&self) -> &[Point] {
+        &self.points
+    }
+
+    /// Between 1 and `max_clusters` clusters, largest first, at most as many as were seeded; none without points.
+    pub fn clusters(&self, options: &ClusterOptions) -> Vec<Cluster> {
+        let mut chosen: &[Cluster] = &[];
+        for trial in self.path.iter().take(options.max_clusters.max(1)) {
+            let smallest = trial.iter().map(|c| c.share).fold(1.0, f32::min);
+            let spread = trial.len() == chosen.len() + 1;
+            if chosen.len() >= options.min_clusters && (!spread || smallest < options.min_share) {
+                break;
+            }
+            chosen = trial;
+        }
+        if chosen.is_empty() {
+            return Vec::new();
+        }
+        let centers = chosen.iter().map(|c| c.center).collect();
+        let clusters = self.cloud.lloyd(centers, options.max_iterations);
+        let mut merged = merge(clusters, options.merge_distance);
+        debug_assert!((merged.iter().map(|c| f64::from(c.share)).sum::<f64>() - 1.0).abs() < 1e-3);
+        merged.sort_by(|x, y| y.share.total_cmp(&x.share));
+        merged
+    }
 }
 
 /// The index of the nearest centre; the lowest index wins a tie.
@@ -351,6 +378,10 @@ impl SplitMix64 {
 mod tests {
     use super::*;
 
+    fn clusters(points: &[Point]) -> Vec<Cluster> {
+        Seeding::new(points.to_vec(), MAX_CLUSTERS).clusters(&ClusterOptions::default())
+    }
+
     fn blob(center: Lab, count: usize, radius: f32, seed: u64) -> Vec<Point> {
         let mut random = SplitMix64::new(seed);
         let mut jitter = || (random.unit() as f32 - 0.5) * 2.0 * radius;
@@ -368,7 +399,7 @@ mod tests {
             [(20.0, 0.0, 0.0, 100), (60.0, 50.0, 20.0, 200), (90.0, -10.0, 40.0, 300), (50.0, -40.0, 0.0, 400)];
         let points: Vec<Point> =
             centers.iter().flat_map(|&(l, a, b, n)| blob(Lab { l, a, b }, n, 3.0, n as u64)).collect();
-        let found = cluster(&points, &ClusterOptions::default());
+        let found = clusters(&points);
         assert_eq!(found.len(), 4);
         for (c, &(l, a, b, n)) in found.iter().zip(centers.iter().rev()) {
             assert!(c.center.distance(Lab { l, a, b }) < 1.0);
@@ -379,8 +410,8 @@ mod tests {
     #[test]
     fn one_color_is_one_cluster_and_none_is_none() {
         let one = [Point { lab: Lab { l: 40.0, a: 1.0, b: 2.0 }, weight: 9.0 }];
-        assert_eq!(cluster(&one, &ClusterOptions::default()).len(), 1);
-        assert!(cluster(&[], &ClusterOptions::default()).is_empty());
+        assert_eq!(clusters(&one).len(), 1);
+        assert!(clusters(&[]).is_empty());
     }
 
     #[test]
@@ -392,7 +423,7 @@ mod tests {
             .collect();
         let run = |n| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap();
-            pool.install(|| cluster(&points, &ClusterOptions::default()))
+            pool.install(|| clusters(&points))
         };
         assert_eq!(run(1), run(4));
     }

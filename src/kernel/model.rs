@@ -8,7 +8,7 @@
 
 use rayon::prelude::*;
 
-use super::cluster::{self, Cluster, ClusterOptions, MAX_CLUSTERS, Point};
+use super::cluster::{self, Cluster, ClusterOptions, MAX_CLUSTERS, Point, Seeding};
 use super::color::{DECODE, Lab};
 use super::quality::gain::NeighborPairs;
 use super::simd::{exp_negative, vectorize};
@@ -173,24 +173,24 @@ const CONTACT_SIDE: usize = 256;
 impl ColorModel {
     /// Models `image`, whose unique colours have the coordinates `labs`.
     ///
-    /// `points` are those colours gathered by [`cluster::bins`], `neighbors` the pairs among the colours,
-    /// `palette_colors` the colours of the palettes that will be applied: flat art wants a cluster for each of its own colours, a photograph one for each of the palette's, since
-    /// more would pull neighbouring clusters to distant targets. A picture without visible pixels has no clusters.
+    /// `seeding` is that of those colours gathered by [`cluster::bins`], `neighbors` the pairs among the colours,
+    /// `palette_colors` the colours of the palettes that will be applied: flat art wants a cluster for each of its own
+    /// colours, a photograph one for each of the palette's, since more would pull neighbouring clusters to distant targets. A picture without visible pixels has no clusters.
     pub fn new(
         image: &IndexedImage,
         labs: &LabPlanes,
-        points: &[Point],
+        seeding: &Seeding,
         neighbors: &NeighborPairs,
         palette_colors: usize,
         max_iterations: u32,
     ) -> Self {
         let options = ClusterOptions { max_iterations, ..ClusterOptions::default() };
-        let mut clusters = cluster::cluster(points, &options);
+        let mut clusters = seeding.clusters(&options);
         let wanted = palette_colors.clamp(PHOTO_CLUSTERS, MAX_CLUSTERS);
-        if flatness(points, &clusters) >= FLAT {
+        if flatness(seeding.points(), &clusters) >= FLAT {
             settle(&mut clusters, image, labs);
         } else if clusters.len() > wanted {
-            clusters = cluster::cluster(points, &ClusterOptions { max_clusters: wanted, ..options });
+            clusters = seeding.clusters(&ClusterOptions { max_clusters: wanted, ..options });
         }
         let k = clusters.len();
         let mut model = Self {
@@ -470,7 +470,7 @@ mod tests {
         let labs = LabPlanes::new(indexed.colors());
         let neighbors = NeighborPairs::new(indexed.colors(), 1000);
         let points = cluster::bins(indexed.colors(), [&labs.l, &labs.a, &labs.b], indexed.counts());
-        let model = ColorModel::new(&indexed, &labs, &points, &neighbors, 5, 50);
+        let model = ColorModel::new(&indexed, &labs, &Seeding::new(points, MAX_CLUSTERS), &neighbors, 5, 50);
         (indexed, labs, model)
     }
 

@@ -491,6 +491,7 @@ fn isotonic(values: &[f32]) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::cluster;
     use crate::kernel::color::{Rgb8, delta_e_2000};
     use crate::kernel::image::BaseImage;
     use crate::kernel::quality::gain::NeighborPairs;
@@ -510,8 +511,9 @@ mod tests {
         let image = IndexedImage::new(BaseImage::new(w, h, rgb, None).unwrap(), 0);
         let labs = LabPlanes::new(image.colors());
         let neighbors = NeighborPairs::new(image.colors(), 4096);
-        let points = crate::kernel::cluster::bins(image.colors(), [&labs.l, &labs.a, &labs.b], image.counts());
-        let model = ColorModel::new(&image, &labs, &points, &neighbors, 5, 50);
+        let points = cluster::bins(image.colors(), [&labs.l, &labs.a, &labs.b], image.counts());
+        let seeding = cluster::Seeding::new(points, MAX_CLUSTERS);
+        let model = ColorModel::new(&image, &labs, &seeding, &neighbors, 5, 50);
         (image, labs, model)
     }
 

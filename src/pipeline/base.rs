@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::decode::{self, DecodeError, Limits, Probe};
 use super::run::RunOptions;
 use super::timing::Timings;
-use crate::kernel::cluster::{self, ClusterOptions, MAX_CLUSTERS, Point};
+use crate::kernel::cluster::{self, ClusterOptions, MAX_CLUSTERS, Seeding};
 use crate::kernel::color::Rgb8;
 use crate::kernel::color_bits::ColorBits;
 use crate::kernel::gather::Recolored;
@@ -34,8 +34,8 @@ pub struct Base {
     pub full: Colors,
     /// The same picture, small, for the gallery and the contact sheet; none when nobody will look.
     pub preview: Option<Colors>,
-    /// Its colours gathered into bins, for clustering.
-    pub points: Vec<Point>,
+    /// Its colours gathered into bins, seeded for clustering.
+    pub seeding: Seeding,
     /// Pairs of the picture's own colours one step apart.
     pub neighbors: NeighborPairs,
     /// A bounded sample of its colours with their shares, for figures that need no more.
@@ -124,7 +124,10 @@ impl Base {
         let lightness = tint::lightness_range(&full.labs, full.image.counts());
         let hard_alpha = full.image.alpha().is_none_or(|a| a.par_iter().all(|v| matches!(v, 0 | 255)));
         timings.add("index", start);
-        Ok(Self { probe, full, preview, points, neighbors, sample, lightness, hard_alpha })
+        let start = Instant::now();
+        let seeding = Seeding::new(points, MAX_CLUSTERS);
+        timings.add("model", start);
+        Ok(Self { probe, full, preview, seeding, neighbors, sample, lightness, hard_alpha })
     }
 
     /// The preview as it is, for the gallery's original.
@@ -139,16 +142,18 @@ impl Base {
     /// A cluster is shown by its most frequent colour when that makes up a fifth of it, as in flat art, else by its
     /// mean.
     pub fn palette(&self, count: usize, max_iterations: u32) -> Vec<(Rgb8, f64)> {
-        let clusters = cluster::cluster(
-            &self.points,
-            &ClusterOptions {
-                max_iterations,
-                min_share: 0.002,
-                merge_distance: 4.0,
-                min_clusters: count.min(MAX_CLUSTERS),
-                max_clusters: count,
-            },
-        );
+        let options = ClusterOptions {
+            max_iterations,
+            min_share: 0.002,
+            merge_distance: 4.0,
+            min_clusters: count.min(MAX_CLUSTERS),
+            max_clusters: count,
+        };
+        let clusters = if count > MAX_CLUSTERS {
+            Seeding::new(self.seeding.points().to_vec(), count).clusters(&options)
+        } else {
+            self.seeding.clusters(&options)
+        };
         let mut weight = vec![0f32; clusters.len()];
         let mut top = vec![(0f32, 0u32); clusters.len()];
         for &(i, share) in self.sample.sample.entries() {
@@ -196,7 +201,7 @@ impl<'a> SoftModel<'a> {
     /// Models `base` for palettes of `palette_colors` colours.
     pub fn new(base: &'a Base, palette_colors: usize, max_iterations: u32) -> Self {
         let Colors { image, labs } = &base.full;
-        let model = ColorModel::new(image, labs, &base.points, &base.neighbors, palette_colors, max_iterations);
+        let model = ColorModel::new(image, labs, &base.seeding, &base.neighbors, palette_colors, max_iterations);
         let full = ColorSet::new(&model, image.colors(), labs);
         let preview = base.preview.as_ref().map(|p| ColorSet::new(&model, p.image.colors(), &p.labs));
         Self { model, full, preview }

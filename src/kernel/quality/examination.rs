@@ -80,7 +80,8 @@ impl Subject {
         let labs = LabPlanes::new(image.colors());
         let neighbors = NeighborPairs::new(image.colors(), usize::MAX);
         let points = cluster::bins(image.colors(), [&labs.l, &labs.a, &labs.b], image.counts());
-        let model = ColorModel::new(&image, &labs, &points, &neighbors, palette_colors, max_iterations);
+        let seeding = cluster::Seeding::new(points, cluster::MAX_CLUSTERS);
+        let model = ColorModel::new(&image, &labs, &seeding, &neighbors, palette_colors, max_iterations);
         let own: Vec<u32> = image.colors().iter().copied().chain([0]).collect();
         let original = Raster::read(&mut Recolored::new(&image, &own)).pixels().to_vec();
         let sample = Sample::new(image.counts(), SAMPLE);
