@@ -44,17 +44,18 @@ impl IndexedImage {
         let (width, height, rgb, alpha) = image.into_planes();
         let bits = ColorBits::of_pixels(&rgb, alpha.as_deref());
         let colors = bits.colors();
-        let mut places = rgb;
-        index(&mut places, alpha.as_deref(), &bits, hidden_place(colors.len()));
-        let mut indexed = Self { width, height, places, alpha, colors, counts: Vec::new(), visible: 0 };
+        let mut indexed = Self { width, height, places: rgb, alpha, colors, counts: Vec::new(), visible: 0 };
         let step = match sample_size {
             0 => 1,
             size => width.max(height).div_ceil(size).max(1) as usize,
         };
-        indexed.count(step);
+        indexed.index(&bits, step);
         if indexed.visible == 0 && !indexed.colors.is_empty() {
             // The grid missed every visible pixel of a nearly empty picture: count them all.
-            indexed.count(1);
+            let pixels = 0..width as usize * height as usize;
+            let mut counts = vec![0; indexed.colors.len()];
+            pixels.filter_map(|i| indexed.place(i)).for_each(|place| counts[place] += 1);
+            indexed.keep_counts(counts);
         }
         (indexed, bits)
     }
@@ -128,21 +129,27 @@ impl IndexedImage {
         self.visible
     }
 
-    /// Counts every `step`-th pixel of every `step`-th row, starting in the middle of the first cell.
-    fn count(&mut self, step: usize) {
-        let width = self.width as usize;
-        let start = (step / 2).min(width - 1);
-        let rows: Vec<usize> = (step / 2..self.height as usize).step_by(step).collect();
-        let rows = if rows.is_empty() { vec![0] } else { rows };
-        let tally = |rows: &[usize]| {
+    /// Overwrites each pixel by the place of its colour, and counts every `step`-th pixel of every `step`-th row,
+    /// starting in the middle of the first cell.
+    fn index(&mut self, bits: &ColorBits, step: usize) {
+        let (width, height) = (self.width as usize, self.height as usize);
+        let hidden = hidden_place(self.colors.len());
+        let (first_row, first_column) = ((step / 2).min(height - 1), (step / 2).min(width - 1));
+        let rows = color_bits::piece(width * height).div_ceil(width);
+        let pieces = self.places.par_chunks_mut(rows * width * 3).enumerate().map(|(piece, places)| {
             let mut counts = vec![0u32; self.colors.len()];
-            for y in rows {
-                let row = y * width..(y + 1) * width;
-                let places = self.places.as_chunks::<3>().0[row.clone()][start..].iter().step_by(step);
-                match &self.alpha {
+            for (row, places) in places.chunks_exact_mut(width * 3).enumerate() {
+                let y = piece * rows + row;
+                let alpha = self.alpha.as_ref().map(|alpha| &alpha[y * width..][..width]);
+                index_row(places, alpha, bits, hidden);
+                if y % step != first_row {
+                    continue;
+                }
+                let places = places.as_chunks::<3>().0[first_column..].iter().step_by(step);
+                match alpha {
                     None => places.for_each(|&place| counts[widen(place) as usize] += 1),
                     Some(alpha) => {
-                        for (&place, &a) in places.zip(alpha[row][start..].iter().step_by(step)) {
+                        for (&place, &a) in places.zip(alpha[first_column..].iter().step_by(step)) {
                             if a != 0 {
                                 counts[widen(place) as usize] += 1;
                             }
@@ -151,13 +158,16 @@ impl IndexedImage {
                 }
             }
             counts
-        };
-        let size = rows.len().div_ceil(rayon::current_num_threads().max(1)).max(64);
+        });
         let add = |mut all: Vec<u32>, part: Vec<u32>| {
             all.iter_mut().zip(part).for_each(|(x, y)| *x += y);
             all
         };
-        let counts = rows.par_chunks(size).map(tally).reduce_with(add).unwrap_or_default();
+        let counts = pieces.reduce_with(add).unwrap_or_default();
+        self.keep_counts(counts);
+    }
+
+    fn keep_counts(&mut self, counts: Vec<u32>) {
         self.visible = counts.iter().map(|&c| u64::from(c)).sum();
         self.counts = counts;
     }
@@ -168,43 +178,40 @@ fn widen([a, b, c]: [u8; 3]) -> u32 {
     u32::from_le_bytes([a, b, c, 0])
 }
 
-/// Overwrites each pixel by the place of its colour.
-fn index(pixels: &mut [u8], alpha: Option<&[u8]>, bits: &ColorBits, hidden: u32) {
-    let size = color_bits::piece(pixels.len() / 3);
-    pixels.par_chunks_mut(size * 3).enumerate().for_each(|(i, part)| {
-        vectorize(
-            #[inline(always)]
-            || {
-                let pixels = part.as_chunks_mut::<3>().0;
-                let (fours, rest) = pixels.as_chunks_mut::<4>();
-                for four in fours {
-                    // Written out: the closure of `map` would not be inlined, nor compiled for this processor.
-                    let (a, b, c, d) = (
-                        bits.rank(rgb_key(four[0])),
-                        bits.rank(rgb_key(four[1])),
-                        bits.rank(rgb_key(four[2])),
-                        bits.rank(rgb_key(four[3])),
-                    );
-                    let (words, _) = four.as_flattened_mut().as_chunks_mut::<4>();
-                    words[0] = (a | b << 24).to_le_bytes();
-                    words[1] = (b >> 8 | c << 16).to_le_bytes();
-                    words[2] = (c >> 16 | d << 8).to_le_bytes();
-                }
-                for pixel in rest {
-                    let [a, b, c, _] = bits.rank(rgb_key(*pixel)).to_le_bytes();
-                    *pixel = [a, b, c];
-                }
-                if let Some(alpha) = alpha {
-                    let [a, b, c, _] = hidden.to_le_bytes();
-                    for (pixel, &opacity) in pixels.iter_mut().zip(&alpha[i * size..]) {
-                        if opacity == 0 {
-                            *pixel = [a, b, c];
-                        }
+/// Overwrites each pixel of a row by the place of its colour.
+fn index_row(pixels: &mut [u8], alpha: Option<&[u8]>, bits: &ColorBits, hidden: u32) {
+    vectorize(
+        #[inline(always)]
+        || {
+            let pixels = pixels.as_chunks_mut::<3>().0;
+            let (fours, rest) = pixels.as_chunks_mut::<4>();
+            for four in fours {
+                // Written out: the closure of `map` would not be inlined, nor compiled for this processor.
+                let (a, b, c, d) = (
+                    bits.rank(rgb_key(four[0])),
+                    bits.rank(rgb_key(four[1])),
+                    bits.rank(rgb_key(four[2])),
+                    bits.rank(rgb_key(four[3])),
+                );
+                let (words, _) = four.as_flattened_mut().as_chunks_mut::<4>();
+                words[0] = (a | b << 24).to_le_bytes();
+                words[1] = (b >> 8 | c << 16).to_le_bytes();
+                words[2] = (c >> 16 | d << 8).to_le_bytes();
+            }
+            for pixel in rest {
+                let [a, b, c, _] = bits.rank(rgb_key(*pixel)).to_le_bytes();
+                *pixel = [a, b, c];
+            }
+            if let Some(alpha) = alpha {
+                let [a, b, c, _] = hidden.to_le_bytes();
+                for (pixel, &opacity) in pixels.iter_mut().zip(alpha) {
+                    if opacity == 0 {
+                        *pixel = [a, b, c];
                     }
                 }
-            },
-        );
-    });
+            }
+        },
+    );
 }
 
 #[cfg(test)]

@@ -125,10 +125,25 @@ pub fn make(
     on_sheet: bool,
     sheet: &Plan,
 ) -> (Vec<VariationEntry>, Option<Pictures>) {
-    let start = Instant::now();
     let maker = Maker { base, recoloring, palette, folder };
-    let results = maker.files(&planned.outputs);
-    timings.add("encode", start);
+    // Side by side, so that a thread without a palette left to make has something to do.
+    let (results, pictures) = rayon::join(
+        || {
+            let start = Instant::now();
+            let results = maker.files(&planned.outputs);
+            timings.add("encode", start);
+            results
+        },
+        || {
+            let start = Instant::now();
+            let pictures = maker.preview().map(|mut raster| {
+                let preview = preview_file(&mut raster);
+                Pictures { preview, tile: on_sheet.then(|| tile(raster.rewound(), sheet)) }
+            });
+            timings.add("gallery", start);
+            pictures
+        },
+    );
     let entries = planned
         .outputs
         .iter()
@@ -159,12 +174,6 @@ pub fn make(
             entry
         })
         .collect();
-    let start = Instant::now();
-    let pictures = maker.preview().map(|mut raster| {
-        let preview = preview_file(&mut raster);
-        Pictures { preview, tile: on_sheet.then(|| tile(raster.rewound(), sheet)) }
-    });
-    timings.add("gallery", start);
     (entries, pictures)
 }
 
