@@ -54,19 +54,22 @@ pub struct Cluster {
 /// Gathers colours (packed, with their Lab planes and counts) into 32³ bins, in order of the bins.
 pub fn bins(colors: &[u32], labs: [&[f32]; 3], counts: &[u32]) -> Vec<Point> {
     let mut sums = vec![[0f32; 4]; 1 << 15];
+    // Colours come in runs of one bin, whose sums are kept at hand.
+    let (mut last, mut sum) = (0, [0f32; 4]);
     for (i, (&packed, &count)) in colors.iter().zip(counts).enumerate() {
-        if count == 0 {
-            continue;
-        }
         let [r, g, b, _] = packed.to_le_bytes();
         let bin = (r as usize >> 3) << 10 | (g as usize >> 3) << 5 | b as usize >> 3;
+        if bin != last {
+            sums[last] = sum;
+            (last, sum) = (bin, sums[bin]);
+        }
         let weight = count as f32;
-        let sum = &mut sums[bin];
         sum[0] += weight;
         sum[1] += weight * labs[0][i];
         sum[2] += weight * labs[1][i];
         sum[3] += weight * labs[2][i];
     }
+    sums[last] = sum;
     sums.iter()
         .filter(|s| s[0] > 0.0)
         .map(|s| Point { lab: Lab { l: s[1] / s[0], a: s[2] / s[0], b: s[3] / s[0] }, weight: s[0] })
@@ -145,6 +148,31 @@ pub fn nearest(clusters: &[Cluster], lab: Lab) -> usize {
         }
     }
     best.1
+}
+
+/// The nearest of `centers` to every colour, given as planes of L, a and b; the lowest index wins a tie.
+pub(crate) fn label(centers: &[Lab], [l, a, b]: [&[f32]; 3], labels: &mut [u32]) {
+    const BLOCK: usize = 512;
+    for (start, labels) in (0..l.len()).step_by(BLOCK).zip(labels.chunks_mut(BLOCK)) {
+        let end = start + labels.len();
+        let (l, a, b) = (&l[start..end], &a[start..end], &b[start..end]);
+        let mut best = [0f32; BLOCK];
+        vectorize(
+            #[inline(always)]
+            || {
+                let best = &mut best[..labels.len()];
+                best.fill(f32::MAX);
+                for (i, &c) in centers.iter().enumerate() {
+                    for ((((best, label), &l), &a), &b) in best.iter_mut().zip(&mut *labels).zip(l).zip(a).zip(b) {
+                        let d = c.distance_squared(Lab { l, a, b });
+                        let nearer = d < *best;
+                        *label = if nearer { i as u32 } else { *label };
+                        *best = if nearer { d } else { *best };
+                    }
+                }
+            },
+        );
+    }
 }
 
 /// Points per partial sum: fixed, so that sums are added in one order on any number of threads.
@@ -240,28 +268,6 @@ impl Cloud {
         sums.iter().sum()
     }
 
-    /// The nearest centre of every point in `start..start + labels.len()`; the lowest index wins a tie.
-    fn label(&self, centers: &[Lab], start: usize, labels: &mut [u32]) {
-        let end = start + labels.len();
-        let (l, a, b) = (&self.l[start..end], &self.a[start..end], &self.b[start..end]);
-        let mut best = [0f32; CHUNK];
-        vectorize(
-            #[inline(always)]
-            || {
-                let best = &mut best[..labels.len()];
-                best.fill(f32::MAX);
-                for (i, &c) in centers.iter().enumerate() {
-                    for ((((best, label), &l), &a), &b) in best.iter_mut().zip(&mut *labels).zip(l).zip(a).zip(b) {
-                        let d = c.distance_squared(Lab { l, a, b });
-                        let nearer = d < *best;
-                        *label = if nearer { i as u32 } else { *label };
-                        *best = if nearer { d } else { *best };
-                    }
-                }
-            },
-        );
-    }
-
     /// Lloyd's iterations until no centre moves by ΔE 0.01 or more. Centres that lose all their points vanish.
     fn lloyd(&self, mut centers: Vec<Lab>, max_iterations: u32) -> Vec<Cluster> {
         let mut shares = Vec::new();
@@ -273,7 +279,8 @@ impl Cloud {
                     let points = chunk * CHUNK..((chunk + 1) * CHUNK).min(self.len());
                     let mut labels = [0u32; CHUNK];
                     let labels = &mut labels[..points.len()];
-                    self.label(&centers, points.start, labels);
+                    let planes = [&self.l, &self.a, &self.b].map(|plane| &plane[points.clone()]);
+                    label(&centers, planes, labels);
                     let mut sums = vec![[0f64; 4]; k];
                     for (i, &label) in points.zip(&*labels) {
                         let (w, sum) = (f64::from(self.weight[i]), &mut sums[label as usize]);

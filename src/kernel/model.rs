@@ -235,13 +235,18 @@ impl ColorModel {
         let (width, height) = (image.width() as usize, image.height() as usize);
         let step = width.max(height).div_ceil(CONTACT_SIDE).max(1);
         let (columns, rows) = (width.div_ceil(step), height.div_ceil(step));
-        const HIDDEN: u8 = u8::MAX;
+        const HIDDEN: u32 = u32::MAX;
+        let centers: Vec<Lab> = self.basis.clusters.iter().map(|c| c.center).collect();
         let mut labels = vec![HIDDEN; columns * rows];
-        for y in 0..rows {
-            for x in 0..columns {
-                if let Some(i) = image.place(y * step * width + x * step) {
-                    labels[y * columns + x] = cluster::nearest(&self.basis.clusters, labs.get(i)) as u8;
-                }
+        let mut row = LabPlanes { l: vec![0.0; columns], a: vec![0.0; columns], b: vec![0.0; columns] };
+        for (y, labels) in labels.chunks_exact_mut(columns).enumerate() {
+            let place = |x: usize| image.place(y * step * width + x * step);
+            for (x, i) in (0..columns).filter_map(|x| Some((x, place(x)?))) {
+                (row.l[x], row.a[x], row.b[x]) = (labs.l[i], labs.a[i], labs.b[i]);
+            }
+            cluster::label(&centers, [&row.l, &row.a, &row.b], labels);
+            if image.alpha().is_some() {
+                labels.iter_mut().enumerate().filter(|(x, _)| place(*x).is_none()).for_each(|(_, l)| *l = HIDDEN);
             }
         }
         let mut pairs = 0u32;
