@@ -35,7 +35,7 @@ fn with_hidden(mut table: Vec<u32>) -> Vec<u32> {
 
 fn soft_map(soft: &SoftModel<'_>, palette: &Palette) -> SoftMap {
     let assignment = assign::assign(&soft.model, palette);
-    SoftMap::new(&soft.model, &assignment.targets, assignment.slope, 1.0, assignment.anchors)
+    SoftMap::new(&soft.model, &assignment.targets, assignment.shape, 1.0, assignment.anchors)
 }
 
 fn all(group: &mut BenchmarkGroup<'_, WallTime>, base: &Base, palette: &Palette) {

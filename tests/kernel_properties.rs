@@ -13,7 +13,7 @@ use concept_worker::kernel::palette::{Palette, Role};
 use concept_worker::kernel::predecessor::{FaithfulModel, Search, TransferModel};
 use concept_worker::kernel::quality::gain::NeighborPairs;
 use concept_worker::kernel::quality::tone;
-use concept_worker::kernel::recolor::{Anchor, ColorSet, SoftMap};
+use concept_worker::kernel::recolor::{Anchor, ColorSet, Shape, SoftMap};
 use concept_worker::kernel::resize::{self, AreaReducer};
 use concept_worker::kernel::tint::{self, TintMap};
 use concept_worker::kernel::unique::IndexedImage;
@@ -90,7 +90,7 @@ impl Modelled {
 
     fn table(&self, assignment: &Assignment, strength: f32) -> Vec<u32> {
         let anchors = assignment.anchors.clone();
-        let map = SoftMap::new(&self.model, &assignment.targets, assignment.slope, strength, anchors);
+        let map = SoftMap::new(&self.model, &assignment.targets, assignment.shape, strength, anchors);
         map.table(&ColorSet::new(&self.model, self.image.colors(), &self.labs))
     }
 
@@ -165,7 +165,7 @@ proptest! {
         let assignment = assign::assign(&modelled.model, &palette);
         prop_assert_eq!(&assignment, &assign::assign(&modelled.model, &palette));
         prop_assert_eq!(assignment.targets.len(), modelled.model.clusters().len());
-        prop_assert!(assignment.slope.is_finite() && assignment.predicted_gain.is_finite());
+        prop_assert!(assignment.shape.slope.is_finite() && assignment.predicted_gain.is_finite());
         for target in &assignment.targets {
             prop_assert!(target.l.is_finite() && target.a.is_finite() && target.b.is_finite());
             // Inside the gamut, coding and back moves it by rounding only.
@@ -178,12 +178,13 @@ proptest! {
 
     #[test]
     fn coordinates_stay_finite_for_any_targets(
-        picture in picture(), targets in prop::collection::vec(color(), 10), slope in 0.45f32..1.15, strength in 0f32..=1.0,
+        picture in picture(), targets in prop::collection::vec(color(), 10), slope in 0.45f32..1.15, settling in 0f32..=0.6,
+        strength in 0f32..=1.0,
     ) {
         let modelled = Modelled::new(picture, 5);
         let count = modelled.model.clusters().len();
         let targets: Vec<Lab> = targets.iter().take(count).map(|c| c.lab()).collect();
-        let map = SoftMap::new(&modelled.model, &targets, slope, strength, Vec::new());
+        let map = SoftMap::new(&modelled.model, &targets, Shape { slope, settling }, strength, Vec::new());
         let out = map.labs(&modelled.labs, &modelled.model.weights(&modelled.labs));
         for i in 0..out.len() {
             let lab = out.get(i);
@@ -340,7 +341,7 @@ proptest! {
         let own: Vec<Lab> = modelled.model.clusters().iter().map(|c| c.center).collect();
         prop_assume!(!own.is_empty());
         let anchor = |from: Rgb8, to: Rgb8| Anchor { from: from.lab(), to: to.lab() };
-        let map = SoftMap::new(&modelled.model, &own, 1.0, 1.0, vec![anchor(first, to.0), anchor(second, to.1)]);
+        let map = SoftMap::new(&modelled.model, &own, Shape { slope: 1.0, settling: 0.0 }, 1.0, vec![anchor(first, to.0), anchor(second, to.1)]);
         let colors = [first.packed(), second.packed()];
         let labs = LabPlanes::new(&colors);
         let table = map.table(&ColorSet::new(&modelled.model, &colors, &labs));

@@ -106,15 +106,15 @@ mod bound {
     pub const GAIN_MEDIAN: f64 = 5.0;
     pub const GAIN_WORST: f64 = 9.0;
     pub const IDENTITY_CODES: u8 = 1;
-    pub const RAMP_INVERSIONS: f64 = 54.0;
-    pub const ORDER_KEPT_PERCENT: f64 = 76.0;
-    pub const LEVELS_KEPT_PERCENT: f64 = 72.0;
+    pub const RAMP_INVERSIONS: f64 = 6.0;
+    pub const ORDER_KEPT_PERCENT: f64 = 84.0;
+    pub const LEVELS_KEPT_PERCENT: f64 = 77.0;
     pub const NOISE_GAIN: f64 = 1.5;
-    pub const FIDELITY_FLAT: f64 = 1.7;
-    pub const FIDELITY_PHOTO: f64 = 6.0;
+    pub const FIDELITY_FLAT: f64 = 1.3;
+    pub const FIDELITY_PHOTO: f64 = 4.8;
     pub const TARGETS_MISSING: f64 = 0.0;
-    pub const CLIPPED_PERCENT: f64 = 4.8;
-    pub const HUE_DRIFT_DEGREES: f64 = 4.5;
+    pub const CLIPPED_PERCENT: f64 = 9.8;
+    pub const HUE_DRIFT_DEGREES: f64 = 5.5;
 }
 
 #[test]

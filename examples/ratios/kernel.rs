@@ -35,7 +35,7 @@ pub fn recoloring(source: &[u8], repeats: u32) -> Result<Row> {
             .iter()
             .map(|palette| {
                 let assignment = assign::assign(&soft.model, palette);
-                SoftMap::new(&soft.model, &assignment.targets, assignment.slope, 1.0, assignment.anchors)
+                SoftMap::new(&soft.model, &assignment.targets, assignment.shape, 1.0, assignment.anchors)
             })
             .collect();
         let (mut tables, mut gathers) = (Vec::new(), Vec::new());

@@ -5,12 +5,12 @@
 //! tears walls and skies); every palette colour should be used; the order of lightness should be kept. The weight of the
 //! contact term rises until the predicted gain of the map is acceptable, so what was traded is known and reported.
 
-use super::cluster::{self, SplitMix64};
+use super::cluster::{self, Cluster, SplitMix64};
 use super::color::Lab;
 use super::gamut;
 use super::model::ColorModel;
 use super::palette::{Palette, Role};
-use super::recolor::{self, Anchor, SoftMap};
+use super::recolor::{self, Anchor, Shape, SoftMap};
 
 /// The outcome: where every cluster goes.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,8 +21,8 @@ pub struct Assignment {
     pub colors: Vec<Option<usize>>,
     /// Palette colours that no cluster took.
     pub unused: Vec<usize>,
-    /// Lightness detail factor g.
-    pub slope: f32,
+    /// Lightness detail, and how closely regions follow.
+    pub shape: Shape,
     /// Pins and protected colours, exact.
     pub anchors: Vec<Anchor>,
     /// 99.9th percentile of the map's gain over the model's probe pairs.
@@ -39,6 +39,10 @@ const TEARING_GAIN: f32 = 7.0;
 const CONTACT_WEIGHTS: [f32; 6] = [0.25, 0.06, 1.0, 4.0, 16.0, 64.0];
 /// Lightness detail is not flattened below this to lower the gain.
 const GENTLE_SLOPE: f32 = 0.6;
+/// What regions may add to the gain by following their targets more closely, a factor.
+const SETTLED_GAIN: f32 = 1.12;
+/// A gain up to which they may in any case.
+const SETTLED_ANYWAY: f32 = 4.0;
 /// Random starts of the search, besides the two sensible ones.
 const RANDOM_STARTS: usize = 10;
 /// A pin or a protected colour takes the nearest cluster along when it is nearer than this.
@@ -62,21 +66,21 @@ pub fn assign(model: &ColorModel, palette: &Palette) -> Assignment {
             continue;
         }
         let targets = targets(model, &labs, &colors);
-        let mut slope = recolor::slope(model, &targets);
-        let mut predicted_gain = predict(model, &targets, slope);
-        if predicted_gain > ACCEPTABLE_GAIN && slope > GENTLE_SLOPE {
+        let mut shape = Shape { slope: recolor::slope(model, &targets), settling: 0.0 };
+        let mut predicted_gain = predict(model, &targets, shape);
+        if predicted_gain > ACCEPTABLE_GAIN && shape.slope > GENTLE_SLOPE {
             // Steep lightness detail is the cheapest thing to give up.
-            let gentler = (slope * 0.75).max(GENTLE_SLOPE);
+            let gentler = Shape { slope: (shape.slope * 0.75).max(GENTLE_SLOPE), ..shape };
             let gain = predict(model, &targets, gentler);
             if gain < predicted_gain {
-                (slope, predicted_gain) = (gentler, gain);
+                (shape, predicted_gain) = (gentler, gain);
             }
         }
         let unused: Vec<usize> = (0..labs.len()).filter(|p| !colors.contains(&Some(*p))).collect();
         let regret = regret(predicted_gain, unused.len(), contrast(&targets, &labs));
         if best.as_ref().is_none_or(|b| regret < b.0) {
             let anchors = anchors.clone();
-            let found = Assignment { targets, colors, unused, slope, anchors, predicted_gain, contact_weight };
+            let found = Assignment { targets, colors, unused, shape, anchors, predicted_gain, contact_weight };
             best = Some((regret, found));
         }
         let spare = labs.len().saturating_sub(model.clusters().len());
@@ -85,31 +89,47 @@ pub fn assign(model: &ColorModel, palette: &Palette) -> Assignment {
         }
     }
     // CONTACT_WEIGHTS is not empty, and the first round always fills `best`.
-    best.map(|b| b.1).unwrap_or_else(|| Assignment {
+    best.map(|b| settled(model, b.1)).unwrap_or_else(|| Assignment {
         targets: Vec::new(),
         colors: Vec::new(),
         unused: (0..labs.len()).collect(),
-        slope: 1.0,
+        shape: Shape { slope: 1.0, settling: 0.0 },
         anchors,
         predicted_gain: 1.0,
         contact_weight: 1.0,
     })
 }
 
+/// The assignment with regions that follow their targets as closely as the gain allows. What is assigned does not depend
+/// on it: a palette used in full is worth more.
+fn settled(model: &ColorModel, mut found: Assignment) -> Assignment {
+    let bearable = (SETTLED_GAIN * found.predicted_gain).clamp(SETTLED_ANYWAY, TEARING_GAIN.max(found.predicted_gain));
+    for settling in [recolor::SETTLING, recolor::SETTLING / 2.0] {
+        let shape = Shape { settling, ..found.shape };
+        let gain = predict(model, &found.targets, shape);
+        if gain <= bearable {
+            (found.shape, found.predicted_gain) = (shape, gain);
+            break;
+        }
+    }
+    found
+}
+
 /// The gain of a map at full strength, after gamut mapping and rounding.
-fn predict(model: &ColorModel, targets: &[Lab], slope: f32) -> f32 {
+fn predict(model: &ColorModel, targets: &[Lab], shape: Shape) -> f32 {
     let probes = model.probes();
-    let map = SoftMap::new(model, targets, slope, 1.0, Vec::new());
+    let map = SoftMap::new(model, targets, shape, 1.0, Vec::new());
     let out = recolor::pack_labs(&map.labs(&probes.labs, &probes.weights));
     probes.pairs.gain(&out).map_or(1.0, |gain| gain.p999 as f32)
 }
 
-/// What a candidate costs, in units of gain above the acceptable: an unused brand colour 1.6, gain that the eye takes
-/// for a tear four times its excess, and lost contrast up to 3.
+/// What a candidate costs, in units of gain above the acceptable: an unused brand colour 1.6, each further one 0.8 more
+/// than the one before, gain that the eye takes for a tear four times its excess, and lost contrast up to 3.
 fn regret(gain: f32, unused: usize, contrast: f32) -> f32 {
+    let unused = unused as f32;
     (gain - ACCEPTABLE_GAIN).max(0.0)
         + 3.0 * (gain - TEARING_GAIN).max(0.0)
-        + 1.6 * unused as f32
+        + unused * (1.2 + 0.4 * unused)
         + 4.0 * (0.75 - contrast).max(0.0)
 }
 
@@ -181,16 +201,16 @@ fn anchors(palette: &Palette) -> Vec<Anchor> {
     pins.chain(protect).collect()
 }
 
-/// Targets of an assignment: the largest cluster of a colour lands on it exactly, the others become its tints.
+/// Targets of an assignment: one cluster of a colour lands on it exactly, the others become its tints.
 fn targets(model: &ColorModel, labs: &[Lab], colors: &[Option<usize>]) -> Vec<Lab> {
     let clusters = model.clusters();
+    let exact: Vec<Option<usize>> = (0..labs.len()).map(|p| lands_on(clusters, labs[p], p, colors)).collect();
     colors
         .iter()
         .enumerate()
         .map(|(i, &color)| {
             let Some(p) = color else { return clusters[i].center };
-            // Clusters are sorted by share, so the first of a colour is its largest.
-            let first = colors.iter().position(|&c| c == Some(p)).unwrap_or(i);
+            let first = exact[p].unwrap_or(i);
             if first == i {
                 return labs[p];
             }
@@ -203,6 +223,24 @@ fn targets(model: &ColorModel, labs: &[Lab], colors: &[Option<usize>]) -> Vec<La
             Lab::from_linear(gamut::fit(tint.to_linear()))
         })
         .collect()
+}
+
+/// The cluster that lands exactly on colour `p`: the largest that takes it. Where that leaves the others too little room
+/// towards white, the lightest, so that clouds stay lighter than their sky; towards black, the darkest.
+fn lands_on(clusters: &[Cluster], color: Lab, p: usize, colors: &[Option<usize>]) -> Option<usize> {
+    let sharing = || (0..colors.len()).filter(|&i| colors[i] == Some(p));
+    let lightness = |i: usize| clusters[i].center.l;
+    // Clusters are sorted by share.
+    let largest = sharing().next()?;
+    let lightest = sharing().max_by(|&x, &y| lightness(x).total_cmp(&lightness(y)).then(y.cmp(&x)))?;
+    let darkest = sharing().min_by(|&x, &y| lightness(x).total_cmp(&lightness(y)).then(x.cmp(&y)))?;
+    let up = TINT_LIGHTNESS * (lightness(lightest) - lightness(largest)) - (TINT_RANGE.1 - color.l);
+    let down = TINT_LIGHTNESS * (lightness(largest) - lightness(darkest)) - (color.l - TINT_RANGE.0);
+    Some(match () {
+        () if up > 0.0 && up >= down => lightest,
+        () if down > 0.0 => darkest,
+        () => largest,
+    })
 }
 
 /// `from + by`, slowing down before the ends of [`TINT_RANGE`] so that differing steps stay different.

@@ -11,6 +11,7 @@
 //!   where a cone response crosses zero, which dark saturated blues do; CIELAB is linear there.
 
 use super::color::{Lab, OkLab};
+use super::simd::vectorize;
 
 /// How far outside 0..=1 a linear channel may lie and still be clipped: under a tenth of an 8-bit code.
 pub const SLACK: f32 = 2e-5;
@@ -42,6 +43,31 @@ pub fn fit(rgb: [f32; 3]) -> [f32; 3] {
         return rgb;
     }
     fit_lanes(&rgb.map(|v| [v])).map(|[v]| v)
+}
+
+/// Brings every colour of a list, linear sRGB, into the gamut; colours inside stay as they are.
+pub(crate) fn fit_all(colors: &mut [[f32; 3]]) {
+    const LANES: usize = 16;
+    let outside: Vec<usize> = (0..colors.len()).filter(|&i| !contains(colors[i])).collect();
+    vectorize(
+        #[inline(always)]
+        || {
+            for places in outside.chunks(LANES) {
+                // Spare lanes repeat the first colour.
+                let mut rgb = [[0f32; LANES]; 3];
+                for n in 0..LANES {
+                    let color = colors[places[if n < places.len() { n } else { 0 }]];
+                    for (plane, v) in rgb.iter_mut().zip(color) {
+                        plane[n] = v;
+                    }
+                }
+                let fitted = fit_lanes(&rgb);
+                for (n, &i) in places.iter().enumerate() {
+                    colors[i] = [fitted[0][n], fitted[1][n], fitted[2][n]];
+                }
+            }
+        },
+    );
 }
 
 /// Brings `N` colours outside the gamut onto its surface; planes of linear red, green and blue.

@@ -11,6 +11,7 @@ use rayon::prelude::*;
 use super::cluster::{self, Cluster, ClusterOptions, MAX_CLUSTERS, Point, Seeding};
 use super::color::{DECODE, Lab};
 use super::quality::gain::NeighborPairs;
+use super::quality::sample::Sample;
 use super::simd::{exp_negative, vectorize};
 use super::unique::IndexedImage;
 
@@ -101,6 +102,61 @@ pub struct ColorModel {
     /// Share of the border ring that each cluster holds.
     border: Vec<f32>,
     probes: Probes,
+    regions: Regions,
+}
+
+/// A bounded selection of the picture's colours that stands for its area, with the cluster each belongs to.
+#[derive(Debug, Clone)]
+pub struct Regions {
+    /// Coordinates.
+    pub labs: LabPlanes,
+    /// Their weights.
+    pub weights: SoftWeights,
+    /// The mean of each cluster's colours; its centre where none was selected.
+    pub own: Vec<Lab>,
+    labels: Vec<u32>,
+    areas: Vec<f32>,
+}
+
+impl Regions {
+    /// Points that the selection has at most.
+    const LIMIT: usize = 1024;
+
+    fn new(basis: &RadialBasis, points: &[Point]) -> Self {
+        let counts: Vec<u32> = points.iter().map(|p| p.weight as u32).collect();
+        let sample = Sample::new(&counts, Self::LIMIT);
+        let chosen = || sample.entries().iter().map(|&(i, _)| points[i as usize].lab);
+        let labs = LabPlanes {
+            l: chosen().map(|lab| lab.l).collect(),
+            a: chosen().map(|lab| lab.a).collect(),
+            b: chosen().map(|lab| lab.b).collect(),
+        };
+        let centers: Vec<Lab> = basis.clusters.iter().map(|c| c.center).collect();
+        let mut labels = vec![0; labs.len()];
+        cluster::label(&centers, [&labs.l, &labs.a, &labs.b], &mut labels);
+        let areas = sample.entries().iter().map(|e| e.1).collect();
+        let mut regions = Self { weights: basis.weights(&labs), labs, own: centers, labels, areas };
+        let means = regions.means(&regions.labs);
+        for (own, mean) in regions.own.iter_mut().zip(means) {
+            *own = mean.unwrap_or(*own);
+        }
+        regions
+    }
+
+    /// The mean of each cluster's colours, where they have become `labs`; none where it has none.
+    pub fn means(&self, labs: &LabPlanes) -> Vec<Option<Lab>> {
+        let mut sums = vec![[0f32; 4]; self.own.len()];
+        for (i, (&label, &area)) in self.labels.iter().zip(&self.areas).enumerate() {
+            // Without clusters there are no points either.
+            let Some(sum) = sums.get_mut(label as usize) else { continue };
+            let lab = labs.get(i);
+            for (sum, v) in sum.iter_mut().zip([lab.l, lab.a, lab.b, 1.0]) {
+                *sum += area * v;
+            }
+        }
+        let mean = |[l, a, b, area]: [f32; 4]| (area > 0.0).then(|| Lab { l: l / area, a: a / area, b: b / area });
+        sums.into_iter().map(mean).collect()
+    }
 }
 
 /// The clusters and the radial basis functions that weigh colours by them.
@@ -193,8 +249,10 @@ impl ColorModel {
             clusters = seeding.clusters(&ClusterOptions { max_clusters: wanted, ..options });
         }
         let k = clusters.len();
+        let basis = RadialBasis::new(clusters);
         let mut model = Self {
-            basis: RadialBasis::new(clusters),
+            regions: Regions::new(&basis, seeding.points()),
+            basis,
             contact: vec![0.0; k * k],
             border: vec![0.0; k],
             probes: Probes {
@@ -227,6 +285,11 @@ impl ColorModel {
     /// The colours on which assignments and metrics are judged.
     pub fn probes(&self) -> &Probes {
         &self.probes
+    }
+
+    /// The picture's area in points, by cluster.
+    pub fn regions(&self) -> &Regions {
+        &self.regions
     }
 
     /// Labels a small grid of pixels and counts which clusters touch, and which lie on the border.

@@ -1,14 +1,15 @@
 //! Mode `soft`: from an assignment to a colour table.
 //!
-//! With ω the soft weights, c the cluster centres and t their targets, a colour of coordinates (L, a, b) goes to
-//! x' = Σ ω_i t_i + g·(x − Σ ω_i c_i) in each coordinate x: hue, chroma and lightness shift smoothly with the clusters,
-//! and the detail within a cluster is kept, scaled by g. Lightness has its own g, from the two lightness ranges; that of
-//! a and b falls with the distance that clusters move, so that stray hues follow the palette. Colours that leave the
-//! gamut give up chroma, not hue.
+//! With ω the soft weights, c the cluster centres and t their targets, a colour goes in each of a and b from x to
+//! x' = Σ ω_i t_i + g·(x − Σ ω_i c_i): hue and chroma shift smoothly with the clusters, and the detail within a cluster is
+//! kept, scaled by g, which falls with the distance that clusters move, so that stray hues follow the palette. In
+//! lightness the line g·x is a rising curve f through the clusters: L' = f(L) + Σ ω_i (t_i − f(c_i)), so that the
+//! weights only add what a curve cannot reach, and order is kept where targets allow. Colours that leave the gamut give
+//! up chroma, not hue.
 
 use rayon::prelude::*;
 
-use super::cluster::MAX_CLUSTERS;
+use super::cluster::{Cluster, MAX_CLUSTERS};
 use super::color::{ENCODE, ENCODE_SIZE, Lab, encode_index, encode_srgb};
 use super::gamut;
 use super::model::{BLOCK, ColorModel, LabPlanes, RadialBasis, SoftWeights, WEIGHT_ONE};
@@ -75,13 +76,26 @@ pub struct Anchor {
 const ANCHOR_INNER: f32 = 2.0;
 const ANCHOR_OUTER: f32 = 14.0;
 
+/// How a map follows its targets.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Shape {
+    /// Lightness detail beyond the outermost clusters, a factor within [`SLOPE_LIMITS`]; see [`slope`].
+    pub slope: f32,
+    /// How far hue and chroma are aimed beside the targets, as a share of what is missing, so that the mean of each region, not
+    /// only its centre, comes to lie on its target: weights, slopes and the gamut bend what lies around a centre. 0 to
+    /// [`SETTLING`].
+    pub settling: f32,
+}
+
+/// The most that [`Shape::settling`] takes: more overshoots.
+pub const SETTLING: f32 = 0.5;
+
 /// A map of colours for one palette.
 #[derive(Debug, Clone)]
 pub struct SoftMap {
-    /// Per cluster: t − g·c in L, a and b; and t_L.
+    /// Per cluster: t − f(c) in L, t − g·c in a and b; and t_L.
     offsets: Vec<[f32; 4]>,
-    /// g of lightness.
-    slope: f32,
+    curve: Curve,
     /// g of a and b.
     chroma_slope: f32,
     strength: f32,
@@ -132,8 +146,79 @@ impl Knees {
     }
 }
 
-/// How often the guard of grey ramps is mended at most.
-const GUARD_ROUNDS: usize = 4;
+/// Lightness as a function of lightness, in 256 steps of the scale: rising, with bounded slopes, and as near to what
+/// the clusters' targets ask for as that allows. Soft weights add only what is missing.
+///
+/// Following the targets by weights alone would do too, but their weights depend on hue and chroma, so that noise there
+/// would disturb the order of lightness.
+#[derive(Debug, Clone, PartialEq)]
+struct Curve(Box<[f32; 256]>);
+
+/// How much steeper than on the whole the curve may be between two clusters.
+const CURVE_STEEPER: f32 = 1.25;
+/// Knots of the curve are rounded off over so many steps to either side.
+const CURVE_ROUNDING: usize = 6;
+
+impl Curve {
+    /// Through lightness, wanted lightness and share of each cluster; beyond the outermost it goes on with `slope`.
+    fn new(clusters: impl Iterator<Item = (f32, f32, f32)>, slope: f32) -> Self {
+        let mut knots: Vec<(f32, f32, f32)> = clusters.collect();
+        knots.sort_by(|x, y| x.0.total_cmp(&y.0));
+        let least = SLOPE_LIMITS.0;
+        let most = (CURVE_STEEPER * slope).clamp(least, SLOPE_LIMITS.1);
+        // The nearest sequence that rises fast enough, then slowly enough.
+        let rest: Vec<(f32, f32)> = knots.iter().map(|&(from, to, share)| (to - least * from, share)).collect();
+        let rising: Vec<f32> = isotonic(&rest).iter().zip(&knots).map(|(rest, knot)| rest + least * knot.0).collect();
+        let mut line: Vec<f32> = Vec::with_capacity(knots.len());
+        for (i, &to) in rising.iter().enumerate() {
+            line.push(match line.last() {
+                None => to,
+                Some(&last) => {
+                    let run = knots[i].0 - knots[i - 1].0;
+                    last + (to - rising[i - 1]).clamp(least * run, most * run)
+                }
+            });
+        }
+        let total: f32 = knots.iter().map(|k| k.2).sum();
+        let miss: f32 = knots.iter().zip(&line).map(|(k, at)| k.2 * (k.1 - at)).sum::<f32>() / total.max(1e-9);
+        let straight = |l: f32| -> f32 {
+            let (Some(first), Some(last)) = (knots.first(), knots.last()) else { return l };
+            let (low, high) = (line[0] + miss, line[line.len() - 1] + miss);
+            if l <= first.0 {
+                return low + slope * (l - first.0);
+            }
+            if l >= last.0 {
+                return high + slope * (l - last.0);
+            }
+            let i = knots.partition_point(|k| k.0 < l).max(1);
+            let run = knots[i].0 - knots[i - 1].0;
+            let t = if run > 0.0 { (l - knots[i - 1].0) / run } else { 0.0 };
+            line[i - 1] + t * (line[i] - line[i - 1]) + miss
+        };
+        let steps = 0..256 + 2 * CURVE_ROUNDING;
+        let sharp: Vec<f32> = steps.map(|i| straight((i as f32 - CURVE_ROUNDING as f32) / 2.55)).collect();
+        let window = 2 * CURVE_ROUNDING + 1;
+        let mean = |i: usize| sharp[i..i + window].iter().sum::<f32>() / window as f32;
+        Self(Box::new(std::array::from_fn(mean)))
+    }
+
+    fn at(&self, l: f32) -> f32 {
+        let at = (l * 2.55).clamp(0.0, 255.0);
+        let low = at.floor();
+        let (from, to) = (self.0[low as usize], self.0[(low as usize + 1).min(255)]);
+        from + (at - low) * (to - from)
+    }
+}
+
+/// How far from its target a centre may be aimed, so that the target itself stays in the picture, ΔE 1976.
+const AIM_REACH: f32 = 5.0;
+/// How often the aims are moved by [`Shape::settling`].
+const SETTLING_ROUNDS: usize = 2;
+
+/// How often the guard of grey ramps is mended at most, and by how much of what is missing: some of it gets lost, and
+/// from 2.5 on it overshoots.
+const GUARD_ROUNDS: usize = 24;
+const GUARD_GAIN: f32 = 1.6;
 
 /// Limits of g: flatter than the first loses texture, steeper than the second adds noise.
 pub const SLOPE_LIMITS: (f32, f32) = (0.45, 1.15);
@@ -166,61 +251,97 @@ fn chroma_slope(model: &ColorModel, targets: &[Lab]) -> f32 {
 }
 
 impl SoftMap {
-    /// A map that sends cluster i to `targets[i]`, with lightness detail scaled by `slope`.
+    /// A map that sends cluster i to `targets[i]`, shaped by `shape`.
     ///
     /// `strength` is 0 (nothing moves) to 1; `anchors` override the map around single colours.
-    pub fn new(model: &ColorModel, targets: &[Lab], slope: f32, strength: f32, anchors: Vec<Anchor>) -> Self {
-        let chroma_slope = chroma_slope(model, targets);
-        let offsets = model
-            .clusters()
-            .iter()
-            .zip(targets)
-            // A target that is the centre but for rounding to 8 bits is the centre: nothing moves.
-            .map(|(c, t)| (c, if t.to_rgb8() == c.center.to_rgb8() { &c.center } else { t }))
-            .map(|(c, t)| {
-                let (l, a, b) = (slope * c.center.l, chroma_slope * c.center.a, chroma_slope * c.center.b);
-                [t.l - l, t.a - a, t.b - b, t.l]
-            })
-            .collect();
-        let mut map =
-            Self { offsets, slope, chroma_slope, strength, anchors: Vec::new(), guard: None, knees: Knees::NONE };
+    pub fn new(model: &ColorModel, targets: &[Lab], shape: Shape, strength: f32, anchors: Vec<Anchor>) -> Self {
+        // A target that is the centre but for rounding to 8 bits is the centre: nothing moves.
+        let settled = |(c, t): (&Cluster, &Lab)| if t.to_rgb8() == c.center.to_rgb8() { c.center } else { *t };
+        let targets: Vec<Lab> = model.clusters().iter().zip(targets).map(settled).collect();
+        let moves = || model.clusters().iter().zip(&targets);
+        let curve = Curve::new(moves().map(|(c, t)| (c.center.l, t.l, c.share)), shape.slope);
+        let chroma_slope = chroma_slope(model, &targets);
+        let offset = |(c, t): (&Cluster, &Lab)| {
+            let (a, b) = (chroma_slope * c.center.a, chroma_slope * c.center.b);
+            [t.l - curve.at(c.center.l), t.a - a, t.b - b, t.l]
+        };
+        let mut map = Self {
+            offsets: moves().map(offset).collect(),
+            curve,
+            chroma_slope,
+            strength,
+            anchors: Vec::new(),
+            guard: None,
+            knees: Knees::NONE,
+        };
         if strength > 0.0 && !map.offsets.is_empty() {
             let probes = model.probes();
             let out = map.labs(&probes.labs, &probes.weights).l;
             let (low, high) = out.iter().fold((f32::MAX, f32::MIN), |(low, high), &l| (low.min(l), high.max(l)));
-            map.knees = Knees::new(low, high, targets);
+            map.knees = Knees::new(low, high, &targets);
+            map.settle(model, &targets, shape.settling);
         }
-        // Gamut mapping takes lightness too, so the guard is mended until the colours that come out rise.
-        for _ in 0..GUARD_ROUNDS {
-            if !map.extend_guard(model) {
-                break;
-            }
-        }
+        map.guard_greys(model);
         // What an anchor has to add depends on where the map would send its colour, so anchors come last.
         map.anchors = anchors.into_iter().map(|a| Anchor { to: a.from.lerp(a.to, strength), ..a }).collect();
         map
     }
 
-    /// Adds to the lightness of greys what keeps a grey ramp from darkening on its way up; says whether it had to.
-    fn extend_guard(&mut self, model: &ColorModel) -> bool {
+    /// Aims hue and chroma beside the targets by a share of what the regions' means miss of them. A region whose mean is
+    /// not its centre to begin with keeps that difference.
+    ///
+    /// Lightness stays: moving it would make up for little and disturb its order.
+    fn settle(&mut self, model: &ColorModel, targets: &[Lab], share: f32) {
+        if share == 0.0 {
+            return;
+        }
+        let regions = model.regions();
+        let full = Self { strength: 1.0, ..self.clone() };
+        let mut aims = vec![[0f32; 2]; targets.len()];
+        for _ in 0..SETTLING_ROUNDS {
+            let offsets = full.offsets.iter().zip(&aims).map(|(o, aim)| [o[0], o[1] + aim[0], o[2] + aim[1], o[3]]);
+            let out = Self { offsets: offsets.collect(), ..full.clone() }.labs(&regions.labs, &regions.weights);
+            let means = regions.means(&LabPlanes::new(&pack_labs(&out)));
+            for (i, (aim, mean)) in aims.iter_mut().zip(means).enumerate() {
+                let Some(mean) = mean else { continue };
+                let (target, own, center) = (targets[i], regions.own[i], model.clusters()[i].center);
+                aim[0] += share * (target.a - mean.a + own.a - center.a);
+                aim[1] += share * (target.b - mean.b + own.b - center.b);
+                let far = (aim[0] * aim[0] + aim[1] * aim[1]).sqrt();
+                *aim = aim.map(|v| v * (AIM_REACH / far.max(AIM_REACH)));
+            }
+        }
+        for (offset, aim) in self.offsets.iter_mut().zip(aims) {
+            offset[1] += aim[0];
+            offset[2] += aim[1];
+        }
+    }
+
+    /// Adds to the lightness of greys what keeps a grey ramp from darkening on its way up. Knees and gamut mapping take
+    /// some of what is added, so it is added to until the colours that come out rise.
+    fn guard_greys(&mut self, model: &ColorModel) {
         if self.strength == 0.0 || self.offsets.is_empty() {
-            return false;
+            return;
         }
         let ramp = LabPlanes { l: (0..256).map(|i| i as f32 / 2.55).collect(), a: vec![0.0; 256], b: vec![0.0; 256] };
-        let mapped = self.labs(&ramp, &model.weights(&ramp));
-        let fitted = |i: usize| Lab::from_linear(gamut::fit(mapped.get(i).to_linear())).l;
+        let weights = model.weights(&ramp);
         // A source step is 1/2.55 of lightness; keep at least a tenth of it.
         let least = |i: usize| i as f32 * 0.1 * self.strength / 2.55;
-        let rest: Vec<f32> = (0..256).map(|i| fitted(i) - least(i)).collect();
-        let rising = isotonic(&rest);
-        if rising.iter().zip(&rest).all(|(x, y)| (x - y).abs() <= 0.05) {
-            return false;
+        for _ in 0..GUARD_ROUNDS {
+            let mapped = self.labs(&ramp, &weights);
+            let mut fitted: Vec<[f32; 3]> = (0..256).map(|i| mapped.get(i).to_linear()).collect();
+            gamut::fit_all(&mut fitted);
+            let rest: Vec<(f32, f32)> =
+                fitted.into_iter().enumerate().map(|(i, rgb)| (Lab::from_linear(rgb).l - least(i), 1.0)).collect();
+            let rising = isotonic(&rest);
+            if rising.iter().zip(&rest).all(|(x, y)| (x - y.0).abs() <= 0.05) {
+                break;
+            }
+            let guard = self.guard.get_or_insert_with(|| Box::new([0.0; 256]));
+            for (slot, (x, y)) in guard.iter_mut().zip(rising.iter().zip(&rest)) {
+                *slot += GUARD_GAIN * (x - y.0) / self.strength;
+            }
         }
-        let guard = self.guard.get_or_insert_with(|| Box::new([0.0; 256]));
-        for (slot, (x, y)) in guard.iter_mut().zip(rising.iter().zip(&rest)) {
-            *slot += (x - y) / self.strength;
-        }
-        true
     }
 
     /// Where colours go, before they are brought into the gamut.
@@ -317,28 +438,24 @@ impl SoftMap {
     #[inline(always)]
     fn move_block(&self, lab: &[&[f32; BLOCK]; 3], shift: &[[f32; BLOCK]; 4]) -> [[f32; BLOCK]; 3] {
         let mut out = [[0f32; BLOCK]; 3];
+        // Look-ups in a loop of their own, so that the others vectorise.
+        let (mut place, mut part) = ([0u32; BLOCK], [0f32; BLOCK]);
         for i in 0..BLOCK {
-            out[0][i] = self.slope * lab[0][i] + shift[0][i];
+            let at = (lab[0][i] * 2.55).clamp(0.0, 255.0);
+            let below = at.floor();
+            // The whole number, from the low bits; a cast would saturate, and not vectorise.
+            place[i] = (below + 8_388_608.0).to_bits() & 255;
+            part[i] = at - below;
+        }
+        let curve = look_up(&self.curve.0, &place, &part);
+        for i in 0..BLOCK {
+            out[0][i] = curve[i] + shift[0][i];
         }
         if let Some(guard) = &self.guard {
-            // Look-ups in a loop of their own, so that the others vectorise.
-            let (mut place, mut part) = ([0u32; BLOCK], [0f32; BLOCK]);
+            let add = look_up(guard, &place, &part);
             for i in 0..BLOCK {
-                let at = (lab[0][i] * 2.55).clamp(0.0, 255.0);
-                let below = at.floor();
-                // The whole number, from the low bits; a cast would saturate, and not vectorise.
-                place[i] = (below + 8_388_608.0).to_bits() & 255;
-                part[i] = at - below;
-            }
-            let (mut low, mut high) = ([0f32; BLOCK], [0f32; BLOCK]);
-            for i in 0..BLOCK {
-                low[i] = guard[place[i] as usize & 255];
-                high[i] = guard[(place[i] as usize + 1).min(255)];
-            }
-            for i in 0..BLOCK {
-                let add = low[i] + part[i] * (high[i] - low[i]);
                 let chroma_squared = lab[1][i] * lab[1][i] + lab[2][i] * lab[2][i];
-                out[0][i] += add * exp_negative(chroma_squared * (-1.0 / 400.0));
+                out[0][i] += add[i] * exp_negative(chroma_squared * (-1.0 / 400.0));
             }
         }
         for i in 0..BLOCK {
@@ -363,6 +480,20 @@ impl SoftMap {
         }
         out
     }
+}
+
+/// Values between the steps of a table.
+#[inline(always)]
+fn look_up(steps: &[f32; 256], place: &[u32; BLOCK], part: &[f32; BLOCK]) -> [f32; BLOCK] {
+    let (mut low, mut high) = ([0f32; BLOCK], [0f32; BLOCK]);
+    for i in 0..BLOCK {
+        low[i] = steps[place[i] as usize & 255];
+        high[i] = steps[(place[i] as usize + 1).min(255)];
+    }
+    for i in 0..BLOCK {
+        low[i] += part[i] * (high[i] - low[i]);
+    }
+    low
 }
 
 #[inline(always)]
@@ -471,21 +602,22 @@ pub fn pack_labs(labs: &LabPlanes) -> Vec<u32> {
     out
 }
 
-/// The nearest non-decreasing sequence in the least-squares sense (pool adjacent violators, Ayer et al. 1955).
-fn isotonic(values: &[f32]) -> Vec<f32> {
-    let mut pools: Vec<(f64, usize)> = Vec::with_capacity(values.len());
-    for &v in values {
-        let mut pool = (f64::from(v), 1);
+/// The nearest non-decreasing sequence to weighted values in the least-squares sense (pool adjacent violators, Ayer et
+/// al. 1955).
+fn isotonic(values: &[(f32, f32)]) -> Vec<f32> {
+    let mut pools: Vec<(f64, f64, usize)> = Vec::with_capacity(values.len());
+    for &(v, weight) in values {
+        let mut pool = (f64::from(v), f64::from(weight.max(1e-6)), 1);
         while let Some(&last) = pools.last()
             && last.0 > pool.0
         {
             pools.pop();
-            let count = last.1 + pool.1;
-            pool = ((last.0 * last.1 as f64 + pool.0 * pool.1 as f64) / count as f64, count);
+            let weight = last.1 + pool.1;
+            pool = ((last.0 * last.1 + pool.0 * pool.1) / weight, weight, last.2 + pool.2);
         }
         pools.push(pool);
     }
-    pools.into_iter().flat_map(|(mean, count)| std::iter::repeat_n(mean as f32, count)).collect()
+    pools.into_iter().flat_map(|(mean, _, count)| std::iter::repeat_n(mean as f32, count)).collect()
 }
 
 #[cfg(test)]
@@ -517,6 +649,10 @@ mod tests {
         (image, labs, model)
     }
 
+    fn shape(slope: f32) -> Shape {
+        Shape { slope, settling: 0.0 }
+    }
+
     fn targets() -> Vec<Lab> {
         ["#264653", "#2A9D8F", "#E9C46A", "#F4A261", "#E76F51"]
             .iter()
@@ -528,7 +664,7 @@ mod tests {
     fn centers_as_their_own_targets_change_nothing_by_more_than_one_code() {
         let (image, labs, model) = model();
         let own: Vec<Lab> = model.clusters().iter().map(|c| c.center.to_rgb8().lab()).collect();
-        let map = SoftMap::new(&model, &own, slope(&model, &own), 1.0, Vec::new());
+        let map = SoftMap::new(&model, &own, Shape { slope: slope(&model, &own), settling: SETTLING }, 1.0, Vec::new());
         let set = ColorSet::new(&model, image.colors(), &labs);
         for (from, to) in image.colors().iter().zip(map.table(&set)) {
             let off = from.to_le_bytes().iter().zip(to.to_le_bytes()).map(|(x, y)| x.abs_diff(y)).max();
@@ -539,7 +675,7 @@ mod tests {
     #[test]
     fn strength_zero_is_the_picture_itself() {
         let (image, labs, model) = model();
-        let map = SoftMap::new(&model, &targets(), 1.0, 0.0, Vec::new());
+        let map = SoftMap::new(&model, &targets(), shape(1.0), 0.0, Vec::new());
         let table = map.table(&ColorSet::new(&model, image.colors(), &labs));
         assert_eq!(&table[..image.colors().len()], image.colors());
     }
@@ -547,7 +683,7 @@ mod tests {
     #[test]
     fn weights_worked_out_again_give_the_same_colors_within_a_code() {
         let (image, labs, model) = model();
-        let map = SoftMap::new(&model, &targets(), 0.8, 1.0, Vec::new());
+        let map = SoftMap::new(&model, &targets(), shape(0.8), 1.0, Vec::new());
         let stored = map.table(&ColorSet::new(&model, image.colors(), &labs));
         let again = map.table(&ColorSet::bounded(&model, image.colors(), &labs, 0));
         for (x, y) in stored.iter().zip(&again) {
@@ -564,7 +700,7 @@ mod tests {
         let to = Rgb8::new(10, 120, 200);
         for (anchor, expected) in [(to, to), (from, from)] {
             let anchors = vec![Anchor { from: from.lab(), to: anchor.lab() }];
-            let map = SoftMap::new(&model, &targets(), 0.8, 1.0, anchors);
+            let map = SoftMap::new(&model, &targets(), shape(0.8), 1.0, anchors);
             let table = map.table(&ColorSet::new(&model, image.colors(), &labs));
             let at = image.colors().iter().position(|&c| c == from.packed()).unwrap();
             assert_eq!(Rgb8::from_packed(table[at]), expected);
@@ -577,7 +713,7 @@ mod tests {
         let from = Rgb8::from_packed(image.colors()[image.colors().len() / 2]);
         let to = Rgb8::new(10, 120, 200);
         let anchors = vec![Anchor { from: from.lab(), to: to.lab() }];
-        let map = SoftMap::new(&model, &targets(), 0.8, 0.25, anchors);
+        let map = SoftMap::new(&model, &targets(), shape(0.8), 0.25, anchors);
         let table = map.table(&ColorSet::new(&model, image.colors(), &labs));
         let at = image.colors().iter().position(|&c| c == from.packed()).unwrap();
         assert_eq!(Rgb8::from_packed(table[at]), from.lab().lerp(to.lab(), 0.25).to_rgb8());
@@ -591,14 +727,14 @@ mod tests {
         // Targets against the order of lightness: the guard has work to do.
         let mut targets = targets();
         targets.sort_by(|x, y| y.l.total_cmp(&x.l));
-        let map = SoftMap::new(&model, &targets, 0.6, 1.0, Vec::new());
+        let map = SoftMap::new(&model, &targets, shape(0.6), 1.0, Vec::new());
         let out = map.labs(&labs, &model.weights(&labs));
         assert!(out.l.windows(2).all(|w| w[1] >= w[0] - 1e-3), "{:?}", out.l);
     }
 
     #[test]
     fn pools_of_violators_become_their_mean() {
-        assert_eq!(isotonic(&[1.0, 3.0, 2.0, 4.0]), [1.0, 2.5, 2.5, 4.0]);
-        assert_eq!(isotonic(&[3.0, 2.0, 1.0]), [2.0, 2.0, 2.0]);
+        assert_eq!(isotonic(&[1.0, 3.0, 2.0, 4.0].map(|v| (v, 1.0))), [1.0, 2.5, 2.5, 4.0]);
+        assert_eq!(isotonic(&[(3.0, 1.0), (2.0, 1.0), (0.0, 2.0)]), [1.25, 1.25, 1.25]);
     }
 }

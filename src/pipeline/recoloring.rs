@@ -174,7 +174,7 @@ impl Recoloring {
         let map = SoftMap::new(
             &soft.model,
             &assignment.targets,
-            assignment.slope,
+            assignment.shape,
             request.strength,
             assignment.anchors.clone(),
         );

@@ -107,7 +107,7 @@ impl Subject {
     pub fn examine(&self, palette: &Palette, strength: f32) -> Examination {
         let assignment = assign(&self.model, palette);
         let map =
-            SoftMap::new(&self.model, &assignment.targets, assignment.slope, strength, assignment.anchors.clone());
+            SoftMap::new(&self.model, &assignment.targets, assignment.shape, strength, assignment.anchors.clone());
         let table = map.table(&ColorSet::new(&self.model, self.image.colors(), &self.labs));
         let pixels = Raster::read(&mut Recolored::new(&self.image, &table)).pixels().to_vec();
         let width = self.image.width() as usize;
