@@ -101,7 +101,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// What is asserted: the target where it is met, else a bound just above what is measured. docs/quality.md has the
-/// reasons; a bound may only fall.
+/// reasons; a bound rises only with a reason written there.
 mod bound {
     pub const GAIN_MEDIAN: f64 = 5.0;
     pub const GAIN_WORST: f64 = 9.0;

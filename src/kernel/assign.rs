@@ -432,3 +432,32 @@ impl<'a> Search<'a> {
         self.pair[((i * state.len() + j) * self.n + state[i]) * self.n + state[j]]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cluster(l: f32, share: f32) -> Cluster {
+        Cluster { center: Lab { l, a: 0.0, b: 0.0 }, share }
+    }
+
+    #[test]
+    fn the_largest_cluster_lands_on_a_shared_color_unless_the_others_lack_room() {
+        // The sky, the cloud in it, the trees.
+        let clusters = [cluster(80.0, 0.6), cluster(95.0, 0.3), cluster(30.0, 0.1)];
+        let grey = |l: f32| Lab { l, a: 0.0, b: 0.0 };
+        let shared = [Some(0), Some(0), Some(1)];
+        assert_eq!(lands_on(&clusters, grey(60.0), 0, &shared), Some(0));
+        assert_eq!(lands_on(&clusters, grey(97.0), 0, &shared), Some(1), "clouds stay lighter than their sky");
+        let all = [Some(0), Some(0), Some(0)];
+        assert_eq!(lands_on(&clusters, grey(8.0), 0, &all), Some(2), "the darkest takes the dark");
+        assert_eq!(lands_on(&clusters, grey(50.0), 1, &all), None);
+    }
+
+    #[test]
+    fn leaving_colors_out_costs_more_and_more() {
+        let lost = |unused: usize| regret(ACCEPTABLE_GAIN, unused, 1.0);
+        assert_eq!(lost(0), 0.0);
+        assert!((lost(1) - 1.6).abs() < 1e-5 && lost(3) - lost(2) > lost(2) - lost(1));
+    }
+}

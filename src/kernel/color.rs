@@ -384,6 +384,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_ray_from_grey_is_the_same_as_the_colors_on_it() {
+        let base = 0.6;
+        let ray = OkLab { l: 0.2, a: 0.15, b: -0.1 };
+        let coefficients = ray.ray_to_linear(base);
+        for step in 0..=10 {
+            let t = step as f32 / 10.0;
+            let there = OkLab { l: base + t * ray.l, a: t * ray.a, b: t * ray.b }.to_linear();
+            for (c, expected) in coefficients.iter().zip(there) {
+                let got = c[0] + t * (c[1] + t * (c[2] + t * c[3]));
+                assert!((got - expected).abs() < 1e-5, "{t}: {got} {expected}");
+            }
+        }
+    }
+
+    #[test]
     fn every_code_survives_decoding_and_encoding() {
         for code in 0..=255u8 {
             assert_eq!(encode_srgb(DECODE[code as usize]), code);

@@ -132,9 +132,9 @@ fn on_surface<const N: usize>(path: impl Fn(usize, f32) -> [f32; 3]) -> [[f32; N
     let mut inside = [0f32; N];
     let mut step = 0.5f32;
     for _ in 0..HALVINGS {
-        for n in 0..N {
-            let further = inside[n] + step;
-            inside[n] = if contains(path(n, further)) { further } else { inside[n] };
+        for (n, t) in inside.iter_mut().enumerate() {
+            let further = *t + step;
+            *t = if contains(path(n, further)) { further } else { *t };
         }
         step *= 0.5;
     }
@@ -160,6 +160,19 @@ mod tests {
                 let drift = (got.hue_degrees() - hue as f32 + 540.0).rem_euclid(360.0) - 180.0;
                 assert!(drift.abs() < 1.0 && (got.l - l).abs() < 0.005, "hue {hue} l {l}: {drift} {}", got.l);
             }
+        }
+    }
+
+    #[test]
+    fn many_at_once_are_as_one_by_one() {
+        let mut colors: Vec<[f32; 3]> = (0..500)
+            .map(|i| Lab { l: i as f32 / 5.0, a: (i * 37 % 200) as f32 - 100.0, b: (i * 53 % 200) as f32 - 100.0 })
+            .map(Lab::to_linear)
+            .collect();
+        let single: Vec<[f32; 3]> = colors.iter().map(|&c| fit(c)).collect();
+        fit_all(&mut colors);
+        for (x, y) in colors.iter().zip(&single) {
+            assert!(x.iter().zip(y).all(|(x, y)| (x - y).abs() < 1e-3), "{x:?} {y:?}");
         }
     }
 

@@ -11,6 +11,7 @@ pub mod gamut;
 pub mod gather;
 pub mod harmony;
 pub mod image;
+mod lightness;
 pub mod model;
 pub mod palette;
 pub mod predecessor;

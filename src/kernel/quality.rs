@@ -53,16 +53,16 @@ impl LabBlock {
     #[inline(always)]
     fn new(packed: &[u32; BLOCK]) -> Self {
         let decode = &*DECODE;
-        let mut linear = [[0.0f32; BLOCK]; 3];
+        let (mut red, mut green, mut blue) = ([0.0f32; BLOCK], [0.0f32; BLOCK], [0.0f32; BLOCK]);
         for (i, &p) in packed.iter().enumerate() {
             let [r, g, b, _] = p.to_le_bytes();
-            linear[0][i] = decode[r as usize];
-            linear[1][i] = decode[g as usize];
-            linear[2][i] = decode[b as usize];
+            red[i] = decode[r as usize];
+            green[i] = decode[g as usize];
+            blue[i] = decode[b as usize];
         }
         let mut block = Self { l: [0.0; BLOCK], a: [0.0; BLOCK], b: [0.0; BLOCK] };
-        for i in 0..BLOCK {
-            let lab = Lab::from_linear([linear[0][i], linear[1][i], linear[2][i]]);
+        for (i, ((&red, &green), &blue)) in red.iter().zip(&green).zip(&blue).enumerate() {
+            let lab = Lab::from_linear([red, green, blue]);
             block.l[i] = lab.l;
             block.a[i] = lab.a;
             block.b[i] = lab.b;
