@@ -158,7 +158,7 @@ fn soft_puts_the_large_regions_of_flat_art_on_brand_colors_and_shows_all_five() 
         let after = studio.picture(entry);
         let palette = colors(entry);
         let off = |c: Rgb8| palette.iter().map(|p| delta_e_2000(p.lab(), c.lab())).fold(f32::MAX, f32::min);
-        // The largest region of every palette colour lands on it; more regions than colours are tints of them.
+        // A region of every palette colour lands on it; more regions than colours are tints of them.
         let largest = regions(&before, 0.02);
         assert!(largest.len() >= 5, "{largest:?}");
         let landed = regions(&after, 0.0005);

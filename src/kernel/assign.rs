@@ -65,7 +65,7 @@ pub fn assign(model: &ColorModel, palette: &Palette) -> Assignment {
         if best.as_ref().is_some_and(|b| b.1.colors == colors) {
             continue;
         }
-        let targets = targets(model, &labs, &colors);
+        let targets = targets(model, &labs, &colors, &fixed);
         let mut shape = Shape { slope: recolor::slope(model, &targets), settling: 0.0 };
         let mut predicted_gain = predict(model, &targets, shape);
         if predicted_gain > ACCEPTABLE_GAIN && shape.slope > GENTLE_SLOPE {
@@ -201,10 +201,10 @@ fn anchors(palette: &Palette) -> Vec<Anchor> {
     pins.chain(protect).collect()
 }
 
-/// Targets of an assignment: one cluster of a colour lands on it exactly, the others become its tints.
-fn targets(model: &ColorModel, labs: &[Lab], colors: &[Option<usize>]) -> Vec<Lab> {
+/// Targets of an assignment: one cluster of a colour is aimed at it, the others become its tints.
+fn targets(model: &ColorModel, labs: &[Lab], colors: &[Option<usize>], fixed: &[Choice]) -> Vec<Lab> {
     let clusters = model.clusters();
-    let exact: Vec<Option<usize>> = (0..labs.len()).map(|p| lands_on(clusters, labs[p], p, colors)).collect();
+    let exact: Vec<Option<usize>> = (0..labs.len()).map(|p| lands_on(clusters, labs[p], p, colors, fixed)).collect();
     colors
         .iter()
         .enumerate()
@@ -225,20 +225,27 @@ fn targets(model: &ColorModel, labs: &[Lab], colors: &[Option<usize>]) -> Vec<La
         .collect()
 }
 
-/// The cluster that lands exactly on colour `p`: the largest that takes it. Where that leaves the others too little room
-/// towards white, the lightest, so that clouds stay lighter than their sky; towards black, the darkest.
-fn lands_on(clusters: &[Cluster], color: Lab, p: usize, colors: &[Option<usize>]) -> Option<usize> {
+/// The cluster that stands for colour `p`: the one that a pin or a role gave it, else the largest that takes it. Where that
+/// leaves the others too little room towards white, the lightest, so that clouds stay lighter than their sky; towards
+/// black, the darkest.
+fn lands_on(clusters: &[Cluster], color: Lab, p: usize, colors: &[Option<usize>], fixed: &[Choice]) -> Option<usize> {
+    /// Lightness that may be lost without anybody missing it.
+    const SPARE: f32 = 1.0;
     let sharing = || (0..colors.len()).filter(|&i| colors[i] == Some(p));
+    if let Some(asked) = sharing().find(|&i| fixed[i] == Choice::Color(p)) {
+        return Some(asked);
+    }
     let lightness = |i: usize| clusters[i].center.l;
     // Clusters are sorted by share.
     let largest = sharing().next()?;
     let lightest = sharing().max_by(|&x, &y| lightness(x).total_cmp(&lightness(y)).then(y.cmp(&x)))?;
     let darkest = sharing().min_by(|&x, &y| lightness(x).total_cmp(&lightness(y)).then(x.cmp(&y)))?;
-    let up = TINT_LIGHTNESS * (lightness(lightest) - lightness(largest)) - (TINT_RANGE.1 - color.l);
-    let down = TINT_LIGHTNESS * (lightness(largest) - lightness(darkest)) - (color.l - TINT_RANGE.0);
+    let lacking = |step: f32, room: f32| TINT_LIGHTNESS * step - room.max(0.0);
+    let up = lacking(lightness(lightest) - lightness(largest), TINT_RANGE.1 - color.l);
+    let down = lacking(lightness(largest) - lightness(darkest), color.l - TINT_RANGE.0);
     Some(match () {
-        () if up > 0.0 && up >= down => lightest,
-        () if down > 0.0 => darkest,
+        () if up > SPARE && up >= down => lightest,
+        () if down > SPARE => darkest,
         () => largest,
     })
 }
@@ -447,11 +454,19 @@ mod tests {
         let clusters = [cluster(80.0, 0.6), cluster(95.0, 0.3), cluster(30.0, 0.1)];
         let grey = |l: f32| Lab { l, a: 0.0, b: 0.0 };
         let shared = [Some(0), Some(0), Some(1)];
-        assert_eq!(lands_on(&clusters, grey(60.0), 0, &shared), Some(0));
-        assert_eq!(lands_on(&clusters, grey(97.0), 0, &shared), Some(1), "clouds stay lighter than their sky");
+        let on = |color: f32, p: usize, colors: &[Option<usize>], fixed: &[Choice]| {
+            lands_on(&clusters, grey(color), p, colors, fixed)
+        };
+        let free = [Choice::Free; 3];
+        assert_eq!(on(60.0, 0, &shared, &free), Some(0));
+        assert_eq!(on(97.0, 0, &shared, &free), Some(1), "clouds stay lighter than their sky");
         let all = [Some(0), Some(0), Some(0)];
-        assert_eq!(lands_on(&clusters, grey(8.0), 0, &all), Some(2), "the darkest takes the dark");
-        assert_eq!(lands_on(&clusters, grey(50.0), 1, &all), None);
+        assert_eq!(on(8.0, 0, &all, &free), Some(2), "the darkest takes the dark");
+        assert_eq!(on(50.0, 1, &all, &free), None);
+        let asked = [Choice::Color(0), Choice::Free, Choice::Free];
+        assert_eq!(on(97.0, 0, &shared, &asked), Some(0), "a role or a pin comes first");
+        let alike = [cluster(92.0, 0.7), cluster(92.3, 0.01)];
+        assert_eq!(lands_on(&alike, grey(100.0), 0, &all[..2], &free[..2]), Some(0), "nothing to gain on white");
     }
 
     #[test]

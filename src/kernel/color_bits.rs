@@ -133,15 +133,15 @@ impl ColorBits {
         out
     }
 
-    /// Words with a bit for every occurring colour whose successor by one step in the channel occurs too: the first
-    /// channel's step is 1 bit, the second's 4 words, the third's 1024 words.
+    /// Words with a bit for every occurring colour whose successor by one step in the channel occurs too: blue's
+    /// step is 1 bit, green's 4 words, red's 1024 words.
     #[inline(always)]
     fn pair_words(&self, i: usize) -> [u64; 3] {
         let word = self.words[i];
         if word == 0 {
             return [0; 3];
         }
-        // A row of the first channel is 4 words: its last bit has no successor.
+        // A row of blue is 4 words: its last bit has no successor.
         let next = if i & 3 == 3 { 0 } else { self.words[i + 1] };
         let second = if (i >> 2) & 255 == 255 { 0 } else { self.words[i + 4] };
         let third = if i >> 10 == 255 { 0 } else { self.words[i + 1024] };

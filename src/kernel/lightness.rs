@@ -2,7 +2,7 @@
 
 use super::color::Lab;
 
-/// Limits of g: flatter than the first loses texture, steeper than the second adds noise.
+/// Limits of the slope of lightness: flatter than the first loses texture, steeper than the second adds noise.
 pub const SLOPE_LIMITS: (f32, f32) = (0.45, 1.15);
 
 /// Soft ends of the lightness scale: what would pass white or black is bent into the room that is left, so that light
@@ -43,8 +43,8 @@ impl Knees {
     }
 }
 
-/// Lightness as a function of lightness, in 256 steps of the scale: rising, with bounded slopes, and as near to what
-/// the clusters' targets ask for as that allows. Soft weights add only what is missing.
+/// Lightness as a function of lightness, in 256 steps of the scale: rising, with bounded slopes, and near to what the
+/// clusters' targets ask for. Soft weights add only what is missing.
 ///
 /// Following the targets by weights alone would do too, but their weights depend on hue and chroma, so that noise there
 /// would disturb the order of lightness.
@@ -63,7 +63,8 @@ impl Curve {
         knots.sort_by(|x, y| x.0.total_cmp(&y.0));
         let least = SLOPE_LIMITS.0;
         let most = (CURVE_STEEPER * slope).clamp(least, SLOPE_LIMITS.1);
-        // The nearest sequence that rises fast enough, then slowly enough.
+        // The nearest sequence that rises fast enough; then each rise is limited, and what is cut off is not made up for
+        // (making up for it keeps less order).
         let rest: Vec<(f32, f32)> = knots.iter().map(|&(from, to, share)| (to - least * from, share)).collect();
         let rising: Vec<f32> = isotonic(&rest).iter().zip(&knots).map(|(rest, knot)| rest + least * knot.0).collect();
         let mut line: Vec<f32> = Vec::with_capacity(knots.len());

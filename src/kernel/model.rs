@@ -105,7 +105,7 @@ pub struct ColorModel {
     regions: Regions,
 }
 
-/// A bounded selection of the picture's colours that stands for its area, with the cluster each belongs to.
+/// A bounded selection of the points that were clustered, standing for the picture's area, with the cluster each belongs to.
 #[derive(Debug, Clone)]
 pub struct Regions {
     /// Coordinates.
@@ -114,6 +114,8 @@ pub struct Regions {
     pub weights: SoftWeights,
     /// The mean of each cluster's colours; its centre where none was selected.
     pub own: Vec<Lab>,
+    /// Whether the centre is the one colour that fills most of its region, as in flat art.
+    pub flat: Vec<bool>,
     labels: Vec<u32>,
     areas: Vec<f32>,
 }
@@ -122,7 +124,7 @@ impl Regions {
     /// Points that the selection has at most.
     const LIMIT: usize = 1024;
 
-    fn new(basis: &RadialBasis, points: &[Point]) -> Self {
+    fn new(basis: &RadialBasis, points: &[Point], flat: Vec<bool>) -> Self {
         let counts: Vec<u32> = points.iter().map(|p| p.weight as u32).collect();
         let sample = Sample::new(&counts, Self::LIMIT);
         let chosen = || sample.entries().iter().map(|&(i, _)| points[i as usize].lab);
@@ -135,7 +137,7 @@ impl Regions {
         let mut labels = vec![0; labs.len()];
         cluster::label(&centers, [&labs.l, &labs.a, &labs.b], &mut labels);
         let areas = sample.entries().iter().map(|e| e.1).collect();
-        let mut regions = Self { weights: basis.weights(&labs), labs, own: centers, labels, areas };
+        let mut regions = Self { weights: basis.weights(&labs), labs, own: centers, flat, labels, areas };
         let means = regions.means(&regions.labs);
         for (own, mean) in regions.own.iter_mut().zip(means) {
             *own = mean.unwrap_or(*own);
@@ -204,7 +206,9 @@ fn flatness(points: &[Point], clusters: &[Cluster]) -> f32 {
 
 /// Moves each centre to its most frequent colour where that makes up a fifth of the cluster: a flat region then lands on
 /// its target, not beside it by what its smoothed edges add to the mean.
-fn settle(clusters: &mut [Cluster], image: &IndexedImage, labs: &LabPlanes) {
+///
+/// Says which were moved.
+fn settle(clusters: &mut [Cluster], image: &IndexedImage, labs: &LabPlanes) -> Vec<bool> {
     let mut weight = vec![0u64; clusters.len()];
     let mut top = vec![(0u32, 0usize); clusters.len()];
     for (i, &n) in image.counts().iter().enumerate().filter(|(_, n)| **n > 0) {
@@ -214,11 +218,14 @@ fn settle(clusters: &mut [Cluster], image: &IndexedImage, labs: &LabPlanes) {
             top[c] = (n, i);
         }
     }
-    for ((cluster, (n, i)), weight) in clusters.iter_mut().zip(top).zip(weight) {
-        if n > 0 && u64::from(n) * 5 >= weight && cluster.center.distance(labs.get(i)) < FLAT_RADIUS {
+    let moved = |((cluster, (n, i)), weight): ((&mut Cluster, (u32, usize)), u64)| {
+        let flat = n > 0 && u64::from(n) * 5 >= weight && cluster.center.distance(labs.get(i)) < FLAT_RADIUS;
+        if flat {
             cluster.center = labs.get(i);
         }
-    }
+        flat
+    };
+    clusters.iter_mut().zip(top).zip(weight).map(moved).collect()
 }
 
 /// Pairs of neighbouring colours that a model keeps.
@@ -243,15 +250,17 @@ impl ColorModel {
         let options = ClusterOptions { max_iterations, ..ClusterOptions::default() };
         let mut clusters = seeding.clusters(&options);
         let wanted = palette_colors.clamp(PHOTO_CLUSTERS, MAX_CLUSTERS);
+        let mut flat = vec![false; clusters.len()];
         if flatness(seeding.points(), &clusters) >= FLAT {
-            settle(&mut clusters, image, labs);
+            flat = settle(&mut clusters, image, labs);
         } else if clusters.len() > wanted {
             clusters = seeding.clusters(&ClusterOptions { max_clusters: wanted, ..options });
+            flat = vec![false; clusters.len()];
         }
         let k = clusters.len();
         let basis = RadialBasis::new(clusters);
         let mut model = Self {
-            regions: Regions::new(&basis, seeding.points()),
+            regions: Regions::new(&basis, seeding.points(), flat),
             basis,
             contact: vec![0.0; k * k],
             border: vec![0.0; k],

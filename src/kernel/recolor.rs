@@ -81,7 +81,8 @@ const ANCHOR_OUTER: f32 = 14.0;
 /// How a map follows its targets.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Shape {
-    /// Lightness detail beyond the outermost clusters, a factor within [`SLOPE_LIMITS`]; see [`slope`].
+    /// The slope of lightness beyond the outermost clusters, which also limits it between them; within [`SLOPE_LIMITS`], see
+    /// [`slope`].
     pub slope: f32,
     /// How far hue and chroma are aimed beside the targets, as a share of what is missing, so that the mean of each
     /// region, not only its centre, comes to lie on its target: weights, slopes and the gamut bend what lies around a
@@ -148,7 +149,7 @@ fn chroma_slope(model: &ColorModel, targets: &[Lab]) -> f32 {
 }
 
 impl SoftMap {
-    /// A map that sends cluster i to `targets[i]`, shaped by `shape`.
+    /// A map that sends cluster i to `targets[i]`, or near it in hue and chroma as `shape` says.
     ///
     /// `strength` is 0 (nothing moves) to 1; `anchors` override the map around single colours.
     pub fn new(model: &ColorModel, targets: &[Lab], shape: Shape, strength: f32, anchors: Vec<Anchor>) -> Self {
@@ -200,7 +201,8 @@ impl SoftMap {
             let out = Self { offsets: offsets.collect(), ..full.clone() }.labs(&regions.labs, &regions.weights);
             let means = regions.means(&LabPlanes::new(&pack_labs(&out)));
             for (i, (aim, mean)) in aims.iter_mut().zip(means).enumerate() {
-                let Some(mean) = mean else { continue };
+                // A flat colour is its region, and must not leave its target for the sake of smoothed edges around it.
+                let Some(mean) = mean.filter(|_| !regions.flat[i]) else { continue };
                 let (target, own, center) = (targets[i], regions.own[i], model.clusters()[i].center);
                 aim[0] += share * (target.a - mean.a + own.a - center.a);
                 aim[1] += share * (target.b - mean.b + own.b - center.b);

@@ -67,7 +67,8 @@ pub fn reduce_stepping(image: &BaseImage, width: u32, height: u32, step: u32) ->
         let last = (((band * BAND + rows) as f64 * scale).ceil() as usize).min(source_height);
         let mut row = vec![0u32; source_width];
         for y in first..last {
-            let at = (y * step + step / 2) * source_width;
+            // Evenly spread, down to the last row.
+            let at = (y * image.height() as usize / source_height + step / 2) * source_width;
             let rgb = image.rgb()[at * 3..(at + source_width) * 3].as_chunks::<3>().0;
             match image.alpha() {
                 None => row.iter_mut().zip(rgb).for_each(|(p, c)| *p = pack_rgba(c[0], c[1], c[2], 255)),

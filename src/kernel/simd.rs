@@ -2,11 +2,14 @@
 
 use pulp::{Arch, Simd, WithSimd};
 
-/// Runs `work` compiled for the widest vector instructions that this processor has (AVX2 on x86-64).
+/// Runs `work` compiled for the widest vector instructions that this processor has (AVX-512
+/// or AVX2 on x86-64).
 ///
 /// Write the argument as `#[inline(always)] || { … }` and mark what it calls `#[inline(always)]` too: only code that
 /// is inlined is compiled for those instructions. It is taken as `FnMut`, because a call through `FnOnce` goes through
-/// a shim that is not inlined; the loops inside then silently stay at the baseline, at a fifth of the speed.
+/// a shim that is not inlined; the loops inside then silently stay at the baseline, at a fifth of the speed. The same
+/// goes for closures given to `array::map`, and for loops that index several slices reached through captured references:
+/// zip their iterators instead.
 #[inline]
 pub(crate) fn vectorize(mut work: impl FnMut()) {
     struct Vectorized<'a, W>(&'a mut W);

@@ -152,7 +152,7 @@ impl Recoloring {
     fn tint(base: &Base, palette: &Palette, strength: f32) -> Self {
         let map = TintMap::new(palette, base.lightness, strength);
         let table = |colors: &Colors| map.table(&colors.labs, colors.image.colors());
-        let own = base.palette(palette.colors().len().max(5), 20);
+        let own = base.palette(palette.colors().len().clamp(5, cluster::MAX_CLUSTERS), 20);
         let from: Vec<u32> = own.iter().map(|c| c.0.packed()).collect();
         let to = map.table(&crate::kernel::model::LabPlanes::new(&from), &from);
         let mapping = own

@@ -103,6 +103,9 @@ pub enum RunError {
 /// listed with its error and does not stop the others. The manifest is written last: where there is one, everything it
 /// lists is complete.
 ///
+/// It runs on a thread of the pool it is called from. Of two calls at once in one pool, the second can be worked off while the
+/// first waits for its own parts; give runs that must not wait for each other a pool each.
+///
 /// # Errors
 /// [`RunError`] when the job is not valid or `out` cannot be written.
 pub fn run(

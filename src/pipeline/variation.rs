@@ -127,12 +127,13 @@ pub fn make(
 ) -> (Vec<VariationEntry>, Option<Pictures>) {
     let maker = Maker { base, recoloring, palette, folder };
     // Side by side, so that a thread without a palette left to make has something to do.
-    let (results, pictures) = rayon::join(
+    rayon::join(
         || {
             let start = Instant::now();
             let results = maker.files(&planned.outputs);
             timings.add("encode", start);
-            results
+            let outputs = planned.outputs.iter().zip(results);
+            outputs.map(|(output, result)| record(recoloring, planned, output, result, observe)).collect()
         },
         || {
             let start = Instant::now();
@@ -143,38 +144,40 @@ pub fn make(
             timings.add("gallery", start);
             pictures
         },
-    );
-    let entries = planned
-        .outputs
-        .iter()
-        .zip(results)
-        .map(|(output, result)| {
-            let mut entry = VariationEntry {
-                mapping: recoloring.mapping.clone(),
-                metrics: recoloring.metrics.clone(),
-                notes: recoloring.notes.clone(),
-                ..output.entry(planned)
+    )
+}
+
+/// The entry of a file that was made, or was not.
+fn record(
+    recoloring: &Recoloring,
+    planned: &PlannedVariation,
+    output: &PlannedOutput,
+    result: Result<StoredFile, EncodeError>,
+    observe: &(dyn Fn(Event) + Sync),
+) -> VariationEntry {
+    let mut entry = VariationEntry {
+        mapping: recoloring.mapping.clone(),
+        metrics: recoloring.metrics.clone(),
+        notes: recoloring.notes.clone(),
+        ..output.entry(planned)
+    };
+    match result {
+        Ok(stored) => {
+            observe(Event::Made { object: entry.object.clone(), bytes: stored.bytes });
+            entry.bytes = stored.bytes;
+            entry.crc32c = stored.crc32c;
+        }
+        Err(error) => {
+            let class = match error {
+                EncodeError::TooWide { .. } => "output-too-large",
+                EncodeError::Io(_) => "storage",
+                _ => "encoder",
             };
-            match result {
-                Ok(stored) => {
-                    observe(Event::Made { object: entry.object.clone(), bytes: stored.bytes });
-                    entry.bytes = stored.bytes;
-                    entry.crc32c = stored.crc32c;
-                }
-                Err(error) => {
-                    let class = match error {
-                        EncodeError::TooWide { .. } => "output-too-large",
-                        EncodeError::Io(_) => "storage",
-                        _ => "encoder",
-                    };
-                    observe(Event::Failed { name: planned.name.clone(), message: error.to_string() });
-                    entry.error = Some(Failure { class: class.into(), message: error.to_string() });
-                }
-            }
-            entry
-        })
-        .collect();
-    (entries, pictures)
+            observe(Event::Failed { name: planned.name.clone(), message: error.to_string() });
+            entry.error = Some(Failure { class: class.into(), message: error.to_string() });
+        }
+    }
+    entry
 }
 
 /// What every file of one variation is made of.
