@@ -285,6 +285,20 @@ mod tests {
     use crate::kernel::image::Rows;
 
     #[test]
+    fn skipped_rows_are_spread_over_the_whole_picture() {
+        // Black but for the lowest tenth or so: 170 rows down to 3, every 25th read, as for a very wide picture.
+        let (width, height) = (50u32, 170u32);
+        let rgb = (0..height).flat_map(|y| vec![if y >= 150 { 255 } else { 0 }; width as usize * 3]).collect();
+        let image = BaseImage::new(width, height, rgb, None).unwrap();
+        let small = reduce_stepping(&image, width, 3, 25);
+        assert!(
+            small.rgb()[..300].iter().all(|&v| v == 0) && small.rgb()[300..].iter().all(|&v| v > 0),
+            "{:?}",
+            small.rgb()
+        );
+    }
+
+    #[test]
     fn flat_colors_stay_exactly_what_they_were() {
         for code in 0..=255u8 {
             let image = BaseImage::new(7, 5, vec![code; 105], None).unwrap();
