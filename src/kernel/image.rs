@@ -192,6 +192,11 @@ impl Raster {
         &self.pixels
     }
 
+    /// Gives the packed pixels back.
+    pub fn into_pixels(self) -> Vec<u32> {
+        self.pixels
+    }
+
     /// Whether every pixel is either opaque or hidden.
     pub fn has_hard_alpha(&self) -> bool {
         self.pixels.iter().all(|p| matches!(p >> 24, 0 | 255))

@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 
 use rayon::prelude::*;
 
-use super::image::{BaseImage, Raster, pack_rgba};
+use super::image::{BaseImage, Raster, Rows as _, pack_rgba};
 use super::simd::vectorize;
 
 /// The sides of a picture that fits into `max_side` and `max_pixels`, keeping its proportions; 0 sets no limit. Never
@@ -88,6 +88,13 @@ pub fn reduce_stepping(image: &BaseImage, width: u32, height: u32, step: u32) ->
     let alpha = image.alpha().map(|_| pixels.iter().map(|p| (p >> 24) as u8).collect());
     // The lengths are right by construction, so the fallback is never taken.
     BaseImage::new(width, height, rgb, alpha).unwrap_or_else(|_| image.clone())
+}
+
+/// Reduces a raster to `width × height`, each between 1 and the raster's own side.
+pub fn reduce_raster(raster: &Raster, width: u32, height: u32) -> Raster {
+    let mut reducer = AreaReducer::new(raster.width(), raster.height(), width, height, raster.has_alpha());
+    raster.pixels().chunks_exact(raster.width() as usize).for_each(|row| reducer.push_row(row));
+    reducer.finish()
 }
 
 /// A reduced picture in the making: rows go in from the top, a raster comes out.

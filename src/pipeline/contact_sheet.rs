@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use rayon::prelude::*;
 
 use crate::kernel::color::Rgb8;
-use crate::kernel::image::{Raster, Rows as _, pack_rgba};
+use crate::kernel::image::{Raster, Rows as _};
+use crate::kernel::resize;
 
 mod lettering;
 
@@ -155,6 +156,15 @@ impl Plan {
         }
     }
 
+    /// The size at which a picture of these sides fits the picture box, keeping its proportions; none where it fits as
+    /// it is.
+    pub fn reduced(&self, width: u32, height: u32) -> Option<(u32, u32)> {
+        let ratio = |limit: u32, side: u32| f64::from(limit) / f64::from(side);
+        let scale = ratio(self.picture_width, width).min(ratio(self.picture_height, height));
+        let scaled = |side: u32, limit: u32| ((f64::from(side) * scale).round() as u32).clamp(1, limit);
+        (scale < 1.0).then(|| (scaled(width, self.picture_width), scaled(height, self.picture_height)))
+    }
+
     fn pixels(&self) -> u64 {
         u64::from(self.width) * u64::from(self.height)
     }
@@ -176,10 +186,8 @@ pub fn contact_sheet(original: &Raster, tiles: &[Tile<'_>]) -> Raster {
     let Metrics { margin, gap, capital, title, swatch } = plan.metrics;
     let first = Tile { title: "Original", colors: &[], raster: Some(original) };
     let cells: Vec<Tile<'_>> = std::iter::once(first).chain(tiles.iter().take(plan.shown).copied()).collect();
-    let pictures: Vec<Option<Fitted<'_>>> = cells
-        .par_iter()
-        .map(|cell| cell.raster.map(|r| Fitted::new(r, plan.picture_width, plan.picture_height)))
-        .collect();
+    let pictures: Vec<Option<Fitted<'_>>> =
+        cells.par_iter().map(|cell| cell.raster.map(|r| Fitted::new(r, &plan))).collect();
 
     let mut canvas = Canvas::new(plan.width, plan.height);
     let mut names = Lettering::new(capital as f32);
@@ -231,20 +239,17 @@ struct Fitted<'a> {
 }
 
 impl<'a> Fitted<'a> {
-    /// Reduces by area average to fit the box; a picture less than half as large is enlarged by a whole factor, so
-    /// that its pixels stay pixels.
-    fn new(raster: &'a Raster, width: u32, height: u32) -> Self {
-        let has_alpha = raster.has_alpha();
-        let (w, h) = (raster.width(), raster.height());
-        let scale = (f64::from(width) / f64::from(w)).min(f64::from(height) / f64::from(h));
-        if scale >= 1.0 {
-            let factor = scale as u32;
-            let pixels = if factor == 1 { Cow::Borrowed(raster.pixels()) } else { Cow::Owned(enlarge(raster, factor)) };
-            return Self { width: w * factor, height: h * factor, pixels, has_alpha };
+    /// Reduces to fit the box; a picture less than half as large is enlarged by a whole factor, so that its pixels stay
+    /// pixels.
+    fn new(raster: &'a Raster, plan: &Plan) -> Self {
+        let (width, height, has_alpha) = (raster.width(), raster.height(), raster.has_alpha());
+        if let Some((width, height)) = plan.reduced(width, height) {
+            let pixels = Cow::Owned(resize::reduce_raster(raster, width, height).into_pixels());
+            return Self { width, height, pixels, has_alpha };
         }
-        let scaled = |side: u32, limit: u32| ((f64::from(side) * scale).round() as u32).clamp(1, limit);
-        let (out_w, out_h) = (scaled(w, width), scaled(h, height));
-        Self { width: out_w, height: out_h, pixels: Cow::Owned(reduce(raster, out_w, out_h)), has_alpha }
+        let factor = (plan.picture_width / width).min(plan.picture_height / height);
+        let pixels = if factor == 1 { Cow::Borrowed(raster.pixels()) } else { Cow::Owned(enlarge(raster, factor)) };
+        Self { width: width * factor, height: height * factor, pixels, has_alpha }
     }
 }
 
@@ -258,88 +263,6 @@ fn enlarge(raster: &Raster, factor: u32) -> Vec<u32> {
         }
     }
     out
-}
-
-/// Area average of premultiplied light. Light is taken as the square of the code, which is close enough to sRGB for
-/// a picture of this size and needs no table.
-fn reduce(raster: &Raster, out_w: u32, out_h: u32) -> Vec<u32> {
-    let (w, h) = (raster.width() as usize, raster.height() as usize);
-    let (out_w, out_h) = (out_w as usize, out_h as usize);
-    let columns: Vec<Span> = (0..out_w).map(|x| Span::new(x, out_w, w)).collect();
-    let [mut red, mut green, mut blue, mut alpha] = std::array::from_fn(|_| vec![0f32; w]);
-    let mut out = Vec::with_capacity(out_w * out_h);
-    // Down first, across second, one plane a channel: the first pass touches every pixel, and in this form the
-    // compiler turns it into vector code.
-    for y in 0..out_h {
-        for plane in [&mut red, &mut green, &mut blue, &mut alpha] {
-            plane.fill(0.0);
-        }
-        for (source, weight) in Span::new(y, out_h, h).weights() {
-            let row = &raster.pixels()[source * w..(source + 1) * w];
-            let planes = red.iter_mut().zip(&mut green).zip(&mut blue).zip(&mut alpha);
-            for ((((red, green), blue), alpha), &p) in planes.zip(row) {
-                let code = |shift: u32| ((p >> shift) & 255) as i32 as f32;
-                let (r, g, b, opacity) = (code(0), code(8), code(16), code(24) * weight);
-                *red += r * r * opacity;
-                *green += g * g * opacity;
-                *blue += b * b * opacity;
-                *alpha += opacity;
-            }
-        }
-        out.extend(columns.iter().map(|span| {
-            let a = span.average(&alpha);
-            if a <= 0.0 {
-                return 0;
-            }
-            let code = |plane: &[f32]| ((span.average(plane) / a).sqrt() + 0.5) as u8;
-            pack_rgba(code(&red), code(&green), code(&blue), (a + 0.5) as u8)
-        }));
-    }
-    out
-}
-
-/// The part of a source line that falls into one output pixel.
-#[derive(Clone, Copy)]
-struct Span {
-    first: usize,
-    last: usize,
-    first_weight: f32,
-    weight: f32,
-    last_weight: f32,
-}
-
-impl Span {
-    fn new(at: usize, out: usize, source: usize) -> Self {
-        let step = source as f64 / out as f64;
-        let (start, end) = (at as f64 * step, ((at + 1) as f64 * step).min(source as f64));
-        let first = (start as usize).min(source - 1);
-        let last = ((end.ceil() as usize).max(1) - 1).clamp(first, source - 1);
-        let part = |length: f64| (length / (end - start)) as f32;
-        if first == last {
-            return Self { first, last, first_weight: 1.0, weight: 0.0, last_weight: 0.0 };
-        }
-        Self {
-            first,
-            last,
-            first_weight: part((first + 1) as f64 - start),
-            weight: part(1.0),
-            last_weight: part(end - last as f64),
-        }
-    }
-
-    fn weights(self) -> impl Iterator<Item = (usize, f32)> {
-        (self.first..=self.last).map(move |at| match at {
-            at if at == self.first => (at, self.first_weight),
-            at if at == self.last => (at, self.last_weight),
-            at => (at, self.weight),
-        })
-    }
-
-    fn average(self, line: &[f32]) -> f32 {
-        let ends = line[self.first] * self.first_weight + line[self.last] * self.last_weight;
-        let inner = line.get(self.first + 1..self.last).unwrap_or_default();
-        ends + inner.iter().sum::<f32>() * self.weight
-    }
 }
 
 /// The sheet while it is drawn: opaque packed pixels.

@@ -309,18 +309,9 @@ pub fn preview_file(raster: &mut Raster) -> Preview {
 }
 
 /// A preview brought down to its box on the contact sheet.
-pub fn tile(mut raster: Raster, sheet: &Plan) -> Raster {
-    let (width, height) = (raster.width(), raster.height());
-    let scale = f64::min(
-        f64::from(sheet.picture_width) / f64::from(width),
-        f64::from(sheet.picture_height) / f64::from(height),
-    );
-    if scale >= 1.0 {
-        return raster;
+pub fn tile(raster: Raster, sheet: &Plan) -> Raster {
+    match sheet.reduced(raster.width(), raster.height()) {
+        Some((width, height)) => resize::reduce_raster(&raster, width, height),
+        None => raster,
     }
-    let side = |v: u32| ((f64::from(v) * scale).round() as u32).clamp(1, v);
-    let mut reducers = [AreaReducer::new(width, height, side(width), side(height), raster.has_alpha())];
-    Teed::new(&mut raster, &mut reducers).drain();
-    let [reducer] = reducers;
-    reducer.finish()
 }
