@@ -4,13 +4,19 @@
 //! `config` command and of docs/configuration.md. A blank variable counts as unset, because compose files and
 //! deployment templates write unset variables that way.
 
-use std::collections::BTreeSet;
-use std::ffi::OsString;
+mod environment;
+mod values;
+
 use std::fmt;
-use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+pub use environment::{Environment, Fault, Faults, Unknown};
+pub use values::{
+    Accounts, AuthSetting, Bucket, Hosts, LogFormat, LogLevel, Places, StorageSetting, Subscription, Text, Topic,
+    WebAddress,
+};
 
 use crate::pipeline::job::Format;
 use crate::pipeline::palette_file::MAX_PALETTES;
@@ -18,6 +24,9 @@ use crate::pipeline::run::RunOptions;
 
 /// What every variable's name begins with.
 pub const PREFIX: &str = "CONCEPT_";
+
+const BUCKET_FORM: &str = "a bucket's name: 3 to 222 of the characters a-z, 0-9, `-`, `_` and `.`";
+const PLACES_FORM: &str = "gs://bucket or gs://bucket/prefix, separated by commas, or `*`";
 
 /// Declares [`Config`], its defaults and the table of variables in one place, so that none can lag behind.
 macro_rules! settings {
@@ -71,12 +80,78 @@ settings! {
     threads: usize = 0, Accepts::Whole { min: 0, max: 1_024 };
     /// How much is logged. The commands that a person runs log `warn` unless this is set or `-v` is given.
     log_level: LogLevel = LogLevel::Info, Accepts::Words(&["off", "error", "warn", "info", "debug", "trace"]);
-    /// Where objects live. Under `local:DIR` the object gs://bucket/name is the file DIR/bucket/name. `gcs` and `memory`
-    /// are known, but this version opens gs:// names only under `local:DIR`.
-    storage: Storage = Storage::Local(PathBuf::from("./data")), Accepts::Form("`local:DIR`, `gcs` or `memory`");
-    /// Bucket that receives the results of jobs that name no destination. Without it, such a job needs `--out`.
-    storage_bucket_palette: Bucket = Bucket::default(),
-        Accepts::Form("a bucket's name: 3 to 222 of the characters a-z, 0-9, `-`, `_` and `.`");
+    /// How log lines look: `json` as Cloud Logging reads them, `text` for people; `auto` is `json` on Cloud Run. Commands that
+    /// a person runs log text.
+    log_format: LogFormat = LogFormat::Auto, Accepts::Words(&["auto", "json", "text"]);
+    /// Where objects live. Under `local:DIR` the object gs://bucket/name is the file DIR/bucket/name. On Cloud Run the
+    /// default is `gcs`.
+    storage: StorageSetting = StorageSetting::default(), Accepts::Form("`local:DIR`, `gcs` or `memory`");
+    /// Bucket that holds the base pictures.
+    storage_bucket_concept: Bucket = Bucket::default(), Accepts::Form(BUCKET_FORM);
+    /// Bucket that receives the results of jobs that name no destination, and the records of messages that are no jobs.
+    /// Without it, a job on the command line needs `--out`, and one for the worker a `destination`.
+    storage_bucket_palette: Bucket = Bucket::default(), Accepts::Form(BUCKET_FORM);
+    /// Where the worker may read pictures: gs://bucket or gs://bucket/prefix, separated by commas; `*` is everywhere. Unset:
+    /// CONCEPT_STORAGE_BUCKET_CONCEPT; with neither, everything under local or memory storage and nothing on Cloud Storage.
+    allowed_sources: Places = Places::default(), Accepts::Form(PLACES_FORM);
+    /// Where the worker may write: as for sources. Unset: CONCEPT_STORAGE_BUCKET_PALETTE; with neither, everything under
+    /// local or memory storage and nothing on Cloud Storage.
+    allowed_destinations: Places = Places::default(), Accepts::Form(PLACES_FORM);
+    /// Hosts that https:// sources may name, separated by commas; `.example.com` takes in every host below it. Unset: none.
+    source_hosts: Hosts = Hosts::default(), Accepts::Form("host names separated by commas");
+    /// Seconds that fetching a source may take.
+    download_timeout_seconds: u64 = 60, Accepts::Whole { min: 1, max: 3_600 };
+    /// Seconds that one attempt to store an object may take.
+    upload_timeout_seconds: u64 = 30, Accepts::Whole { min: 1, max: 3_600 };
+    /// Uploads that are under way at once for one job.
+    connection_pool_size: usize = 5, Accepts::Whole { min: 1, max: 256 };
+    /// Whether a PNG variation larger than CONCEPT_UPLOAD_MAX_SIZE_KB is stored as a JPEG beside it, too (worker only).
+    upload_compression_enabled: bool = true, Accepts::Words(&["true", "false"]);
+    /// Size of a PNG variation in KiB from which on it is stored as a JPEG beside it, too.
+    upload_max_size_kb: u64 = 500, Accepts::Whole { min: 0, max: 1 << 20 };
+    /// Days that signed links in manifests are good for; 0 makes none. Seven is the most that Cloud Storage signs.
+    signed_link_days: u32 = 0, Accepts::Whole { min: 0, max: 7 };
+    /// Where the destination bucket is served from, such as a CDN: links in manifests begin with it. Unset: no links.
+    public_base_url: WebAddress = WebAddress::default(), Accepts::Form("an http:// or https:// address");
+    /// Memory that the worker may use, in MiB. 0 takes the container's limit, or the machine's memory.
+    memory_limit_mb: u64 = 0, Accepts::Whole { min: 0, max: 1 << 24 };
+    /// Memory in MiB that no job may take: the program itself, connections, what allocators hold on to.
+    memory_reserve_mb: u64 = 64, Accepts::Whole { min: 0, max: 1 << 24 };
+    /// Resident memory in MiB above which caches are dropped and freed memory goes back to the system before another job is
+    /// admitted. At most 80 % of the limit counts.
+    memory_cleanup_threshold_mb: u64 = 1_500, Accepts::Whole { min: 1, max: 1 << 24 };
+    /// Variations after which freed memory goes back to the system. 0 leaves it to the allocator.
+    garbage_collection_interval: u64 = 3, Accepts::Whole { min: 0, max: 1_000_000 };
+    /// Jobs that may wait for memory and processors; one more is refused with 429.
+    queue_limit: usize = 1_024, Accepts::Whole { min: 1, max: 65_536 };
+    /// Most work a job may ask for: million pixels of the base times palettes times outputs.
+    max_work_megapixels: u64 = 20_000, Accepts::Whole { min: 1, max: 1 << 32 };
+    /// The subscription's ack deadline in seconds: what cannot be done within it is left to the next delivery.
+    ack_deadline_seconds: u64 = 600, Accepts::Whole { min: 10, max: 600 };
+    /// Deliveries after which a job that keeps failing for reasons outside it is recorded as failed. Only known where the
+    /// subscription has a dead-letter policy. 0: never.
+    max_delivery_attempts: u32 = 5, Accepts::Whole { min: 0, max: 100 };
+    /// Seconds that running jobs have to finish after SIGTERM; what has not finished then is left to the next delivery.
+    shutdown_seconds: u64 = 8, Accepts::Whole { min: 0, max: 3_600 };
+    /// How callers prove who they are: `platform` (Cloud Run's IAM has checked the token; only its claims are read), `verify`
+    /// (the token is checked against Google's keys) or `off` (anyone; listens on 127.0.0.1 only). Must be set on Cloud Run;
+    /// elsewhere the default is `off`.
+    push_auth: AuthSetting = AuthSetting::Unset, Accepts::Words(&["platform", "verify", "off"]);
+    /// The audience that tokens must name, exactly: the push endpoint's address unless the subscription says otherwise.
+    push_audience: Text = Text::default(), Accepts::Form("text");
+    /// Service accounts whose tokens are accepted, separated by commas: those of the push subscription and of the scheduler.
+    push_service_account: Accounts = Accounts::default(), Accepts::Form("e-mail addresses separated by commas");
+    /// Where Google's public keys are.
+    oidc_jwks_url: WebAddress = WebAddress::known("https://www.googleapis.com/oauth2/v3/certs"),
+        Accepts::Form("an http:// or https:// address");
+    /// The subscription that `pull` reads.
+    subscription: Subscription = Subscription::default(), Accepts::Form("projects/PROJECT/subscriptions/NAME");
+    /// The job that a new object in a bucket starts, as JSON or as the path of a file with it; its `source` is left out.
+    default_job: Text = Text::default(), Accepts::Form("a job as JSON, or the path of a file");
+    /// Topic that every finished job's manifest is published to.
+    result_topic: Topic = Topic::default(), Accepts::Form("projects/PROJECT/topics/NAME");
+    /// Topic that the record of every job that failed for good is published to.
+    failed_topic: Topic = Topic::default(), Accepts::Form("projects/PROJECT/topics/NAME");
 }
 
 /// One variable: its name, what it means, what it takes. Its default is the field of [`Config::default`].
@@ -129,115 +204,6 @@ impl fmt::Display for Accepts {
     }
 }
 
-/// How much is logged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogLevel {
-    /// Nothing.
-    Off,
-    /// What failed. `critical` and `fatal` are accepted spellings.
-    #[serde(alias = "critical", alias = "fatal")]
-    Error,
-    /// What will surprise. `warning` is an accepted spelling.
-    #[serde(alias = "warning")]
-    Warn,
-    /// What happened.
-    Info,
-    /// Why it happened.
-    Debug,
-    /// Everything.
-    Trace,
-}
-
-impl LogLevel {
-    /// The lower-case word.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Off => "off",
-            Self::Error => "error",
-            Self::Warn => "warn",
-            Self::Info => "info",
-            Self::Debug => "debug",
-            Self::Trace => "trace",
-        }
-    }
-}
-
-/// Where objects live.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum Storage {
-    /// gs://bucket/name is the file bucket/name under this folder.
-    Local(PathBuf),
-    /// Cloud Storage.
-    Gcs,
-    /// Nowhere: objects are gone when the process ends.
-    Memory,
-}
-
-impl TryFrom<String> for Storage {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        match text.split_once(':') {
-            Some(("local", folder)) if !folder.trim().is_empty() => Ok(Self::Local(folder.into())),
-            None if text == "gcs" => Ok(Self::Gcs),
-            None if text == "memory" => Ok(Self::Memory),
-            _ => Err("not a storage"),
-        }
-    }
-}
-
-impl From<Storage> for String {
-    fn from(storage: Storage) -> Self {
-        match storage {
-            Storage::Local(folder) => format!("local:{}", folder.display()),
-            Storage::Gcs => "gcs".into(),
-            Storage::Memory => "memory".into(),
-        }
-    }
-}
-
-/// A bucket's name, or none.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Bucket(Option<String>);
-
-impl Bucket {
-    /// The name, when there is one.
-    pub fn name(&self) -> Option<&str> {
-        self.0.as_deref()
-    }
-
-    /// Whether `name` can be a bucket's: also safe as the name of one folder.
-    pub fn is_valid_name(name: &str) -> bool {
-        (3..=222).contains(&name.len())
-            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b))
-            && name.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && !name.contains("..")
-    }
-}
-
-impl TryFrom<String> for Bucket {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        if text.is_empty() {
-            Ok(Self(None))
-        } else if Self::is_valid_name(&text) {
-            Ok(Self(Some(text)))
-        } else {
-            Err("not a bucket's name")
-        }
-    }
-}
-
-impl From<Bucket> for String {
-    fn from(bucket: Bucket) -> Self {
-        bucket.0.unwrap_or_default()
-    }
-}
-
 impl Config {
     /// The part of the settings that a run needs.
     pub fn run_options(&self) -> RunOptions {
@@ -251,6 +217,7 @@ impl Config {
             max_palettes: self.max_palettes,
             max_outputs: self.max_outputs,
             gallery: true,
+            upload_over: None,
         }
     }
 
@@ -258,166 +225,6 @@ impl Config {
     fn value(&self, variable: &Variable) -> Value {
         // A struct of numbers and words always has a JSON form; Null would show as an empty value.
         serde_json::to_value(self).ok().and_then(|all| all.get(variable.field).cloned()).unwrap_or(Value::Null)
-    }
-}
-
-/// What was read from the environment.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Environment {
-    /// The settings, defaults filled in.
-    pub config: Config,
-    /// Names of the variables that were set, blank ones excepted.
-    set: BTreeSet<String>,
-    /// Variables with our prefix that are no settings of ours.
-    pub unknown: Vec<Unknown>,
-}
-
-/// A variable with our prefix that nothing reads; displays as a warning.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unknown {
-    /// Its name.
-    pub name: String,
-    /// The setting that was probably meant.
-    pub suggestion: Option<String>,
-}
-
-impl fmt::Display for Unknown {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} is not a setting of this version and is ignored", self.name)?;
-        match &self.suggestion {
-            Some(name) => write!(f, "; did you mean {name}?"),
-            None => Ok(()),
-        }
-    }
-}
-
-/// A variable that cannot be used; displays as what was wrong and what to do about it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
-    /// The variable.
-    pub name: String,
-    /// Its value, shortened.
-    pub value: String,
-    /// What it takes.
-    pub accepts: Accepts,
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} is {:?}; give {}, or unset it", self.name, self.value, self.accepts)
-    }
-}
-
-/// Everything that is wrong with the environment, in the order of the table.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub struct Faults(pub Vec<Fault>);
-
-impl fmt::Display for Faults {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.len() {
-            1 => write!(f, "one environment variable cannot be used:")?,
-            many => write!(f, "{many} environment variables cannot be used:")?,
-        }
-        self.0.iter().try_for_each(|fault| write!(f, "\n  {fault}"))
-    }
-}
-
-impl Environment {
-    /// Reads the settings out of environment variables, such as those of [`std::env::vars_os`].
-    ///
-    /// # Errors
-    /// [`Faults`] lists every variable that cannot be used, not only the first.
-    pub fn read(vars: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Self, Faults> {
-        let table = variables();
-        let mut unknown = Vec::new();
-        let mut known = Vec::new();
-        for (name, value) in vars {
-            let name = name.to_string_lossy().into_owned();
-            if !name.starts_with(PREFIX) {
-                continue;
-            }
-            match table.iter().position(|variable| variable.name == name) {
-                Some(at) => known.push((at, name, value)),
-                None => unknown.push(Unknown { suggestion: nearest(&name, &table), name }),
-            }
-        }
-        // The environment has no order of its own.
-        known.sort_by_key(|(at, ..)| *at);
-        unknown.sort_by(|a, b| a.name.cmp(&b.name));
-
-        let (mut good, mut faults) = (Vec::new(), Vec::new());
-        for (at, name, value) in known {
-            let text = value.to_str().map(str::trim);
-            if text == Some("") {
-                continue;
-            }
-            let variable = &table[at];
-            match text.map(|text| (name.clone(), variable.accepts.canonical(text))) {
-                // envy stops at its first error, so every variable is first read alone.
-                Some(pair) if parse([pair.clone()]).is_some_and(|c| variable.accepts.admits(&c.value(variable))) => {
-                    good.push(pair);
-                }
-                _ => faults.push(Fault { name, value: shortened(&value.to_string_lossy()), accepts: variable.accepts }),
-            }
-        }
-        if !faults.is_empty() {
-            return Err(Faults(faults));
-        }
-        let set = good.iter().map(|(name, _)| name.clone()).collect();
-        // Each was read alone above, so together they can be read too; the default stands in for the impossible.
-        Ok(Self { config: parse(good).unwrap_or_default(), set, unknown })
-    }
-
-    /// Whether a variable is set.
-    pub fn is_set(&self, name: &str) -> bool {
-        self.set.contains(name)
-    }
-
-    /// Every setting with its value, for people: two lines each.
-    pub fn to_text(&self) -> String {
-        let default = Config::default();
-        let mut text = String::new();
-        for variable in variables() {
-            let (value, usual) = (plain(&self.config.value(&variable)), plain(&default.value(&variable)));
-            let source = match (self.is_set(&variable.name), usual.as_str()) {
-                (false, "") => "unset".to_owned(),
-                (false, _) => "default".to_owned(),
-                (true, "") => "from the environment; unset by default".to_owned(),
-                (true, usual) => format!("from the environment; default {usual}"),
-            };
-            text += &format!("{}={value}  ({source})\n    {}\n", variable.name, variable.meaning);
-            text += &format!("    Takes {}.\n", variable.accepts);
-        }
-        text
-    }
-
-    /// Every setting with its value, for machines: an array of objects with `name`, `value`, `default`, `source`
-    /// (`env` or `default`), `accepts` and `meaning`.
-    pub fn to_json(&self) -> Value {
-        let default = Config::default();
-        variables()
-            .iter()
-            .map(|variable| {
-                serde_json::json!({
-                    "name": variable.name,
-                    "value": self.config.value(variable),
-                    "default": default.value(variable),
-                    "source": if self.is_set(&variable.name) { "env" } else { "default" },
-                    "accepts": variable.accepts.to_string(),
-                    "meaning": variable.meaning,
-                })
-            })
-            .collect()
-    }
-}
-
-impl Accepts {
-    /// Words are known by their lower-case form.
-    fn canonical(self, text: &str) -> String {
-        match self {
-            Self::Words(_) => text.to_lowercase(),
-            Self::Whole { .. } | Self::Form(_) => text.to_owned(),
-        }
     }
 }
 
@@ -451,173 +258,10 @@ machines.
 |---|---|---|---|
 ";
 
-fn parse(vars: impl IntoIterator<Item = (String, String)>) -> Option<Config> {
-    envy::prefixed(PREFIX).from_iter(vars).ok()
-}
-
 /// A JSON value as a person would write it in a shell.
 fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         other => other.to_string(),
-    }
-}
-
-fn shortened(text: &str) -> String {
-    const SHOWN: usize = 60;
-    if text.chars().count() <= SHOWN { text.into() } else { text.chars().take(SHOWN).chain(['…']).collect() }
-}
-
-/// The variable whose name is at most a third of its own part of `name` away, if any.
-fn nearest(name: &str, table: &[Variable]) -> Option<String> {
-    let wanted = name.to_uppercase();
-    // Names have no length limit in an environment, and a distance costs the product of both lengths.
-    if wanted.len() > 100 {
-        return None;
-    }
-    let allowed = (wanted.len() - PREFIX.len()) / 3;
-    let candidates = table.iter().map(|variable| (edit_distance(&wanted, &variable.name), &variable.name));
-    candidates.min().filter(|(distance, _)| *distance <= allowed).map(|(_, name)| name.clone())
-}
-
-/// Levenshtein distance in characters, by the two-row method of Wagner and Fischer (1974).
-fn edit_distance(from: &str, to: &str) -> usize {
-    let mut row: Vec<usize> = (0..=to.chars().count()).collect();
-    for (i, a) in from.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, b) in to.chars().enumerate() {
-            let replaced = diagonal + usize::from(a != b);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[row.len() - 1]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(vars: &[(&str, &str)]) -> Result<Environment, Faults> {
-        Environment::read(vars.iter().map(|(name, value)| (name.into(), value.into())))
-    }
-
-    #[test]
-    fn an_empty_environment_gives_the_defaults_and_blank_counts_as_unset() {
-        assert_eq!(read(&[]).unwrap().config, Config::default());
-        let blank = read(&[("CONCEPT_THREADS", " "), ("CONCEPT_STORAGE", "")]).unwrap();
-        assert_eq!(blank, Environment::default());
-        assert!(!blank.is_set("CONCEPT_THREADS"));
-    }
-
-    #[test]
-    fn every_default_is_admitted_by_its_own_row_and_survives_reading() {
-        let default = Config::default();
-        for variable in variables() {
-            let value = default.value(&variable);
-            assert!(variable.accepts.admits(&value), "{}", variable.name);
-            let read = read(&[(&variable.name, &plain(&value))]).unwrap();
-            assert_eq!(read.config, default, "{}", variable.name);
-        }
-    }
-
-    #[test]
-    fn values_are_read_into_their_fields() {
-        let environment = read(&[
-            ("CONCEPT_IMAGE_MAX_DIMENSION", "1500"),
-            ("CONCEPT_OUTPUT_FORMAT", "JPG"),
-            ("CONCEPT_LOG_LEVEL", "WARNING"),
-            ("CONCEPT_STORAGE", "local:/srv/a:b"),
-            ("CONCEPT_STORAGE_BUCKET_PALETTE", "brand-palettes"),
-            ("PATH", "/bin"),
-        ])
-        .unwrap();
-        let config = &environment.config;
-        assert_eq!(config.image_max_dimension, 1500);
-        assert_eq!(config.output_format, Format::Jpeg);
-        assert_eq!(config.log_level, LogLevel::Warn);
-        assert_eq!(config.storage, Storage::Local("/srv/a:b".into()));
-        assert_eq!(config.storage_bucket_palette.name(), Some("brand-palettes"));
-        assert!(environment.is_set("CONCEPT_LOG_LEVEL") && !environment.is_set("CONCEPT_THREADS"));
-        assert_eq!(config.run_options().max_dimension, 1500);
-        assert_eq!(config.run_options().format, Format::Jpeg);
-    }
-
-    #[test]
-    fn every_fault_is_reported_with_its_name_its_value_and_what_is_accepted() {
-        let faults = read(&[
-            ("CONCEPT_COMPRESSION_QUALITY", "101"),
-            ("CONCEPT_STORAGE", "s3"),
-            ("CONCEPT_MAX_PIXELS", "-1"),
-            ("CONCEPT_LOG_LEVEL", "loud"),
-            ("CONCEPT_THREADS", "4"),
-            ("CONCEPT_KMEANS_MAX_ITERATIONS", "50.0"),
-        ])
-        .unwrap_err();
-        insta::assert_snapshot!(faults, @r#"
-        5 environment variables cannot be used:
-          CONCEPT_MAX_PIXELS is "-1"; give a whole number from 1 to 4294836225, or unset it
-          CONCEPT_KMEANS_MAX_ITERATIONS is "50.0"; give a whole number from 1 to 10000, or unset it
-          CONCEPT_COMPRESSION_QUALITY is "101"; give a whole number from 1 to 100, or unset it
-          CONCEPT_LOG_LEVEL is "loud"; give off, error, warn, info, debug or trace, or unset it
-          CONCEPT_STORAGE is "s3"; give `local:DIR`, `gcs` or `memory`, or unset it
-        "#);
-    }
-
-    #[test]
-    fn numbers_beyond_every_integer_are_faults_and_long_values_are_shortened() {
-        let long = "9".repeat(10_000);
-        for variable in variables().iter().filter(|v| matches!(v.accepts, Accepts::Whole { .. })) {
-            let Faults(faults) = read(&[(&variable.name, &long)]).unwrap_err();
-            assert_eq!(faults[0].name, variable.name);
-            assert!(faults[0].value.len() < 70);
-        }
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn values_that_are_not_text_are_faults() {
-        use std::os::unix::ffi::OsStringExt;
-        let pair = ("CONCEPT_THREADS".into(), OsString::from_vec(vec![0xff]));
-        assert_eq!(Environment::read([pair]).unwrap_err().0[0].name, "CONCEPT_THREADS");
-    }
-
-    #[test]
-    fn bucket_names_cannot_leave_their_folder() {
-        for bad in ["..", "a", "a/b", ".hidden", "a..b", "UPPER", "a b c", "/abs"] {
-            assert!(!Bucket::is_valid_name(bad), "{bad}");
-        }
-        assert!(Bucket::is_valid_name("brand-palettes.example.com"));
-    }
-
-    #[test]
-    fn unknown_variables_are_no_error_and_the_nearest_name_is_suggested() {
-        let unknown = read(&[
-            ("CONCEPT_COMPRESION_QUALITY", "85"),
-            ("CONCEPT_threads", "2"),
-            ("CONCEPT_UPLOAD_TIMEOUT_SECONDS", "30"),
-            ("CONCEPT_", ""),
-        ])
-        .unwrap()
-        .unknown;
-        let texts: Vec<String> = unknown.iter().map(Unknown::to_string).collect();
-        assert_eq!(
-            texts,
-            [
-                "CONCEPT_ is not a setting of this version and is ignored",
-                "CONCEPT_COMPRESION_QUALITY is not a setting of this version and is ignored; did you mean \
-                 CONCEPT_COMPRESSION_QUALITY?",
-                "CONCEPT_UPLOAD_TIMEOUT_SECONDS is not a setting of this version and is ignored",
-                "CONCEPT_threads is not a setting of this version and is ignored; did you mean CONCEPT_THREADS?",
-            ]
-        );
-    }
-
-    #[test]
-    fn the_distance_counts_insertions_deletions_and_replacements() {
-        for (from, to, distance) in [("", "", 0), ("", "abc", 3), ("kitten", "sitting", 3), ("abc", "abc", 0)] {
-            assert_eq!(edit_distance(from, to), distance);
-            assert_eq!(edit_distance(to, from), distance);
-        }
     }
 }
