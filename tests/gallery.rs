@@ -79,6 +79,7 @@ fn manifest(uri: &str, state: State) -> Manifest {
         timings_ms: BTreeMap::from([("decode".into(), 16.0), ("total".into(), 212.0)]),
         peak_bytes: 71_000_000,
         error: None,
+        message: None,
         variations: Vec::new(),
     }
 }

@@ -133,17 +133,7 @@ pub fn recolor(mode: Mode) -> RecolorRequest {
 
 /// The defaults of the configuration.
 pub fn run_options() -> RunOptions {
-    RunOptions {
-        max_dimension: 0,
-        max_pixels: 50_000_000,
-        kmeans_max_iterations: 50,
-        clustering_sample_size: 1024,
-        quality: 85,
-        format: Format::Png,
-        max_palettes: 64,
-        max_outputs: 16,
-        gallery: true,
-    }
+    RunOptions::default()
 }
 
 /// Makes this thread the only one that computes, for the rest of the process.

@@ -19,15 +19,12 @@ use concept_worker::pipeline::timing::Timings;
 use libfuzzer_sys::fuzz_target;
 
 static OPTIONS: LazyLock<RunOptions> = LazyLock::new(|| RunOptions {
-    max_dimension: 0,
     max_pixels: 1 << 12,
     kmeans_max_iterations: 20,
     clustering_sample_size: 0,
-    quality: 85,
-    format: Format::Png,
     max_palettes: 4,
     max_outputs: 4,
-    gallery: true,
+    ..RunOptions::default()
 });
 
 /// Takes bytes from the front; zeros when there are none left.

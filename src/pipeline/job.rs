@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::palette_file::MAX_PALETTES;
@@ -43,7 +44,7 @@ pub enum JobError {
 }
 
 /// One request: a source picture and what to make of it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Job {
     /// Names the job; derived from the content when absent.
@@ -109,6 +110,14 @@ impl Job {
         if self.source.trim().is_empty() {
             return wrong("source".into(), "it is empty; write gs://bucket/name or a file's path".into());
         }
+        for (field, id) in [("job_id", &self.job_id), ("user_id", &self.user_id)] {
+            if let Some(Err(problem)) = id.as_deref().map(check_id) {
+                return wrong(
+                    field.into(),
+                    format!("it {problem}, and it names a folder; use letters, digits, `-` and `_`"),
+                );
+            }
+        }
         let keep = self.background.action == BackgroundAction::Keep && !self.background.matte;
         match &self.palettes {
             PaletteRequest::List(list)
@@ -150,6 +159,24 @@ impl Job {
     }
 }
 
+/// Checks a job's or user's id: it becomes the name of a folder.
+///
+/// # Errors
+/// What is wrong with it: the end of a sentence that begins with its name.
+pub fn check_id(id: &str) -> Result<(), &'static str> {
+    if id.is_empty() {
+        Err("is empty")
+    } else if id.len() > 128 {
+        Err("is longer than 128 bytes")
+    } else if id.starts_with('.') {
+        Err("begins with a dot")
+    } else if id.contains(|c: char| c == '/' || c == '\\' || c.is_control()) {
+        Err("contains a slash or a control character")
+    } else {
+        Ok(())
+    }
+}
+
 /// Serde answers a misspelt palette field with "no variant matched"; this says which palette and which field.
 fn explain_palettes(bytes: &[u8]) -> Option<JobError> {
     let job: serde_json::Value = serde_json::from_slice(bytes).ok()?;
@@ -168,7 +195,7 @@ fn explain_palettes(bytes: &[u8]) -> Option<JobError> {
 }
 
 /// Either a list of palettes or a number of harmonic palettes to generate from the picture.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum PaletteRequest {
     /// Palettes as written.
@@ -184,7 +211,7 @@ impl Default for PaletteRequest {
 }
 
 /// `{"generate": N}`: harmonic palettes from the picture's own colours.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GenerateRequest {
     /// How many, at least 1.
@@ -192,7 +219,7 @@ pub struct GenerateRequest {
 }
 
 /// A palette as written in a job or a palette file; colours are still text.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PaletteSpec {
     /// The name; file names are made from it.
@@ -214,7 +241,7 @@ pub struct PaletteSpec {
 }
 
 /// The recolouring modes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Soft clusters: texture kept, no tears, brand colours where they belong.
@@ -231,7 +258,7 @@ pub enum Mode {
 }
 
 /// The dither of mode `exact`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Dither {
     /// Serpentine Floyd–Steinberg error diffusion in linear light.
@@ -244,7 +271,7 @@ pub enum Dither {
 }
 
 /// How to recolour.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RecolorRequest {
     /// The mode.
@@ -262,7 +289,7 @@ impl Default for RecolorRequest {
 }
 
 /// What to do with the background.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BackgroundRequest {
     /// `keep` or `remove`.
@@ -288,7 +315,7 @@ impl Default for BackgroundRequest {
 }
 
 /// Keep the background or remove it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum BackgroundAction {
     /// As it is.
@@ -299,7 +326,7 @@ pub enum BackgroundAction {
 }
 
 /// An effect: its name, or its name with parameters.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum EffectRequest {
     /// `"enhanced-bw"`.
@@ -324,7 +351,7 @@ impl EffectRequest {
 }
 
 /// A remote model step.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StepRequest {
     /// `before` or `after` recolouring.
@@ -339,7 +366,7 @@ pub struct StepRequest {
 }
 
 /// Output formats.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// Portable Network Graphics.
@@ -373,7 +400,7 @@ impl Format {
 }
 
 /// Chroma subsampling of JPEG outputs.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Chroma {
     /// Chosen by the picture: full chroma where coloured edges are sharp.
@@ -390,7 +417,7 @@ pub enum Chroma {
 }
 
 /// How hard PNG outputs are squeezed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Effort {
     /// As fast as the disk.
@@ -401,7 +428,7 @@ pub enum Effort {
 }
 
 /// One file to make of every variation. Absent fields come from the settings.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OutputRequest {
     /// The format.

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The record of one job.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Manifest {
     /// The job's name.
     pub job_id: String,
@@ -25,12 +26,15 @@ pub struct Manifest {
     pub peak_bytes: u64,
     /// Why nothing could be made; absent when something was.
     pub error: Option<Failure>,
+    /// The message as it arrived, in the record of a failure, so that it can be sent again; cut at 64 KiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
     /// One entry per palette (or effect) and output.
     pub variations: Vec<VariationEntry>,
 }
 
 /// How a job ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// Every variation was made.
@@ -42,7 +46,7 @@ pub enum State {
 }
 
 /// The source picture as it was read.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Source {
     /// Where it came from.
     pub uri: String,
@@ -65,7 +69,7 @@ pub struct Source {
 }
 
 /// A failure in words, with a class for machines.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Failure {
     /// A short, stable class, such as `bad-picture`.
     pub class: String,
@@ -74,7 +78,7 @@ pub struct Failure {
 }
 
 /// One file of one variation.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct VariationEntry {
     /// The palette's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -103,6 +107,12 @@ pub struct VariationEntry {
     pub mapping: Vec<MappingEntry>,
     /// Quality figures by name.
     pub metrics: BTreeMap<String, f64>,
+    /// A smaller JPEG of the same picture, where the rule for uploads asks for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upload: Option<UploadCopy>,
+    /// Where the file can be fetched, when links were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<String>,
     /// What was traded or could not be met, in words.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -111,8 +121,29 @@ pub struct VariationEntry {
     pub error: Option<Failure>,
 }
 
+/// A smaller JPEG beside a large PNG.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct UploadCopy {
+    /// Name of the file, relative to the manifest.
+    pub object: String,
+    /// Storage generation; empty for files.
+    pub generation: String,
+    /// CRC-32C of the file, base64 of its big-endian bytes.
+    pub crc32c: String,
+    /// Size of the file.
+    pub bytes: u64,
+    /// `jpeg`.
+    pub format: String,
+    /// Where the file can be fetched, when links were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<String>,
+    /// Why it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Failure>,
+}
+
 /// One cluster's fate.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct MappingEntry {
     /// Cluster colour in the source, `#RRGGBB`.
     pub from: String,

@@ -124,6 +124,11 @@ pub struct StoredFile {
     pub crc32c: String,
 }
 
+/// A CRC-32C as Cloud Storage writes it: base64 of its big-endian bytes.
+pub fn crc32c_text(crc32c: u32) -> String {
+    STANDARD.encode(crc32c.to_be_bytes())
+}
+
 impl PendingFile {
     /// Gives the file its name.
     ///
@@ -132,7 +137,7 @@ impl PendingFile {
     pub fn commit(self) -> io::Result<StoredFile> {
         let file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.persist(&self.target).map_err(|error| error.error)?;
-        Ok(StoredFile { bytes: self.bytes, crc32c: STANDARD.encode(self.crc32c.to_be_bytes()) })
+        Ok(StoredFile { bytes: self.bytes, crc32c: crc32c_text(self.crc32c) })
     }
 }
 

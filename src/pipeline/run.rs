@@ -5,14 +5,15 @@ use std::path::Path;
 use std::time::Instant;
 
 use rayon::prelude::*;
-use sha2::{Digest as _, Sha256};
 
 use super::base::Base;
 use super::contact_sheet::{self, Plan, Tile};
 use super::encode::{self, EncodeOptions};
 use super::gallery::{self, Card, Preview};
+use super::identity::{Identity, sha256_hex};
 use super::job::{self, BackgroundAction, Format, GenerateRequest, Job, OutputRequest, PaletteRequest};
 use super::manifest::{Failure, Manifest, Source, State, VariationEntry};
+use super::outlet::{HandOver, Outlet};
 use super::output::OutputFolder;
 use super::palette_file;
 use super::recoloring::Recoloring;
@@ -51,6 +52,26 @@ pub struct RunOptions {
     pub max_outputs: usize,
     /// Write gallery.html and contact-sheet.png.
     pub gallery: bool,
+    /// Size in bytes above which a PNG is made as a JPEG, too; none makes no such copies.
+    pub upload_over: Option<u64>,
+}
+
+impl Default for RunOptions {
+    /// The defaults of the settings, with a gallery and without copies for upload.
+    fn default() -> Self {
+        Self {
+            max_dimension: 0,
+            max_pixels: 50_000_000,
+            kmeans_max_iterations: 50,
+            clustering_sample_size: 1024,
+            quality: 85,
+            format: Format::Png,
+            max_palettes: 64,
+            max_outputs: 16,
+            gallery: true,
+            upload_over: None,
+        }
+    }
 }
 
 /// What happens during a run, in order of completion.
@@ -115,17 +136,6 @@ pub fn run(
     options: &RunOptions,
     observe: &(dyn Fn(Event) + Sync),
 ) -> Result<Manifest, RunError> {
-    // On one of the pool's own threads: every parallel loop that is entered from outside waits for one to wake up.
-    rayon::scope(|_| run_in_pool(job, source, out, options, observe))
-}
-
-fn run_in_pool(
-    job: &Job,
-    source: &[u8],
-    out: &Path,
-    options: &RunOptions,
-    observe: &(dyn Fn(Event) + Sync),
-) -> Result<Manifest, RunError> {
     let start = Instant::now();
     admit(job, options)?;
     let output_error = |source| RunError::Output { path: out.display().to_string(), source };
@@ -135,30 +145,19 @@ fn run_in_pool(
     for stale in ["manifest.json", "gallery.html", "contact-sheet.png"] {
         folder.remove(stale).map_err(output_error)?;
     }
+    let sha256 = sha256_hex(source);
+    let identity = Identity::new(job, &sha256, options);
+    let outlet = Outlet::Folder(folder);
     let timings = Timings::default();
-    let mut manifest = begin(job, source);
-    let pages = match Base::new(source, options, options.gallery, &timings) {
-        Ok(base) => Some(render(job, &base, &folder, options, &timings, &mut manifest, observe)),
-        Err(error) => {
-            manifest.state = State::Failed;
-            let message = explain(error.to_string(), error.class());
-            manifest.error = Some(Failure { class: error.class().into(), message });
-            None
-        }
-    };
-    timings.add("total", start);
-    manifest.timings_ms = timings.to_map();
-    manifest.peak_bytes = timing::peak_bytes();
-    let mut shown = Ok(());
-    if let Some(pages) = pages
-        && options.gallery
-    {
-        shown = pages.write(&folder, &mut manifest, &timings);
+    let (mut manifest, pages) =
+        in_pool(|| produce(job, &identity, source, sha256, &outlet, options, &timings, observe));
+    let Outlet::Folder(folder) = outlet else { return Ok(manifest) };
+    let shown = pages.filter(|_| options.gallery).map_or(Ok(()), |pages| {
         timings.add("total", start);
-        manifest.timings_ms = timings.to_map();
-        manifest.timings_ms.insert("total".into(), (start.elapsed().as_secs_f64() * 1e6).round() / 1e3);
-        manifest.peak_bytes = timing::peak_bytes();
-    }
+        close(&mut manifest, &timings, start);
+        in_pool(|| pages.write(&folder, &mut manifest, &timings))
+    });
+    close(&mut manifest, &timings, start);
     let json = serde_json::to_vec_pretty(&manifest).map_err(|error| output_error(error.into()))?;
     folder.write("manifest.json", &json).map_err(output_error)?;
     // A page that did not fit on the disk must not cost the record of the files that did.
@@ -166,13 +165,87 @@ fn run_in_pool(
     Ok(manifest)
 }
 
-/// Names the setting that lifts a limit.
-fn explain(message: String, class: &str) -> String {
+/// Runs `job` like [`run`], but hands each file over as soon as it is made, and writes nothing itself: neither pages nor the
+/// manifest, which is for the caller to complete and store.
+///
+/// The job must have passed [`admit`].
+pub fn make(
+    job: &Job,
+    identity: &Identity,
+    source: &[u8],
+    hand_over: HandOver<'_>,
+    options: &RunOptions,
+    observe: &(dyn Fn(Event) + Sync),
+) -> Manifest {
+    let start = Instant::now();
+    let timings = Timings::default();
+    let outlet = Outlet::HandOver(hand_over);
+    let (mut manifest, _) =
+        in_pool(|| produce(job, identity, source, sha256_hex(source), &outlet, options, &timings, observe));
+    close(&mut manifest, &timings, start);
+    manifest
+}
+
+/// On one of the pool's own threads: every parallel loop that is entered from outside waits for one to wake up.
+fn in_pool<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    rayon::scope(|_| work())
+}
+
+/// Writes down what it took so far.
+fn close(manifest: &mut Manifest, timings: &Timings, start: Instant) {
+    manifest.timings_ms = timings.to_map();
+    manifest.timings_ms.insert("total".into(), (start.elapsed().as_secs_f64() * 1e6).round() / 1e3);
+    manifest.peak_bytes = timing::peak_bytes();
+}
+
+#[allow(clippy::too_many_arguments, reason = "the run's whole context; a struct of it would be used once")]
+fn produce(
+    job: &Job,
+    identity: &Identity,
+    source: &[u8],
+    sha256: String,
+    outlet: &Outlet<'_>,
+    options: &RunOptions,
+    timings: &Timings,
+    observe: &(dyn Fn(Event) + Sync),
+) -> (Manifest, Option<Pages>) {
+    let mut manifest = Manifest {
+        job_id: identity.job_id.clone(),
+        user_id: job.user_id.clone().unwrap_or_else(|| "_".into()),
+        key: identity.key.clone(),
+        state: State::Complete,
+        source: Source { uri: job.source.clone(), sha256, ..Source::default() },
+        recipe_version: RECIPE_VERSION.into(),
+        timings_ms: Default::default(),
+        peak_bytes: 0,
+        error: None,
+        message: None,
+        variations: Vec::new(),
+    };
+    match Base::new(source, options, options.gallery, timings) {
+        Ok(base) => {
+            let pages = render(job, &base, outlet, options, timings, &mut manifest, observe);
+            (manifest, Some(pages))
+        }
+        Err(error) => {
+            manifest.state = State::Failed;
+            let message = explain(error.to_string(), error.class());
+            manifest.error = Some(Failure { class: error.class().into(), message });
+            (manifest, None)
+        }
+    }
+}
+
+/// The text of a picture's error, with the setting that lifts a limit named in it.
+pub fn explain(message: String, class: &str) -> String {
     if class == "picture-too-large" { message.replace("raise the limit", "raise CONCEPT_MAX_PIXELS") } else { message }
 }
 
 /// Refuses what cannot be run as written.
-fn admit(job: &Job, options: &RunOptions) -> Result<(), RunError> {
+///
+/// # Errors
+/// [`RunError::Job`] names the field and the cure.
+pub fn admit(job: &Job, options: &RunOptions) -> Result<(), RunError> {
     job.validate().map_err(|error| RunError::Job(error.to_string()))?;
     let refuse = |problem: String| Err(RunError::Job(problem));
     let palettes = match &job.palettes {
@@ -204,45 +277,28 @@ fn admit(job: &Job, options: &RunOptions) -> Result<(), RunError> {
     Ok(())
 }
 
-fn begin(job: &Job, source: &[u8]) -> Manifest {
-    let sha256 = hex(&Sha256::digest(source));
-    let key = key(job, &sha256);
-    Manifest {
-        job_id: job_id_of(job, &key),
-        user_id: job.user_id.clone().unwrap_or_else(|| "_".into()),
-        key,
-        state: State::Complete,
-        source: Source { uri: job.source.clone(), sha256, ..Source::default() },
-        recipe_version: RECIPE_VERSION.into(),
-        timings_ms: Default::default(),
-        peak_bytes: 0,
-        error: None,
-        variations: Vec::new(),
+/// The files that are made of every variation: the job's, or the one of the settings.
+pub fn outputs(job: &Job, options: &RunOptions) -> Vec<OutputRequest> {
+    if !job.outputs.is_empty() {
+        return job.outputs.clone();
     }
+    vec![OutputRequest {
+        format: options.format,
+        quality: None,
+        max_dimension: None,
+        lossless: false,
+        progressive: false,
+        chroma: job::Chroma::Auto,
+        effort: job::Effort::Fast,
+    }]
 }
 
-/// Hash of everything that decides the results and where they go.
-fn key(job: &Job, source_sha256: &str) -> String {
-    let job = serde_json::to_vec(job).unwrap_or_default();
-    let mut hash = Sha256::new();
-    for part in [&job[..], source_sha256.as_bytes(), RECIPE_VERSION.as_bytes()] {
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part);
-    }
-    hex(&hash.finalize())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
-/// The name of a job: its own, else one derived from the job and the picture, the same on every run.
-pub fn job_id(job: &Job, source: &[u8]) -> String {
-    job_id_of(job, &key(job, &hex(&Sha256::digest(source))))
-}
-
-fn job_id_of(job: &Job, key: &str) -> String {
-    job.job_id.clone().unwrap_or_else(|| format!("job-{}", &key[..16]))
+/// The names of the files that a run of `job` makes, before anything is read; copies for upload are not among them.
+///
+/// Of generated palettes only the names of the first fifteen are sure.
+pub fn object_names(job: &Job, options: &RunOptions) -> Vec<String> {
+    let names: Vec<String> = palettes(job, &[]).into_iter().map(|(name, _)| name).collect();
+    variation::object_names(&names, &outputs(job, options)).into_iter().flatten().collect()
 }
 
 /// The picture's own colours with their shares of the visible area, largest first; at most `colors` of them.
@@ -293,7 +349,7 @@ struct PageCard {
 fn render(
     job: &Job,
     base: &Base,
-    folder: &OutputFolder,
+    outlet: &Outlet<'_>,
     options: &RunOptions,
     timings: &Timings,
     manifest: &mut Manifest,
@@ -312,19 +368,7 @@ fn render(
     let models = Models::new(base, job.recolor.mode, good, options.kmeans_max_iterations);
     timings.add("model", start);
 
-    let outputs = if job.outputs.is_empty() {
-        vec![OutputRequest {
-            format: options.format,
-            quality: None,
-            max_dimension: None,
-            lossless: false,
-            progressive: false,
-            chroma: job::Chroma::Auto,
-            effort: job::Effort::Fast,
-        }]
-    } else {
-        job.outputs.clone()
-    };
+    let outputs = outputs(job, options);
     let planned = variation::plan(&palettes, &outputs, (image.width(), image.height()), options.quality);
     observe(Event::Planned { total: planned.iter().map(|v| v.outputs.len()).sum() });
 
@@ -348,7 +392,18 @@ fn render(
             // A bug must cost one variation, not the job.
             let made = catch_unwind(AssertUnwindSafe(|| {
                 let recoloring = Recoloring::new(base, &models, palette, &job.recolor, timings);
-                variation::make(base, &recoloring, palette, planned, folder, timings, observe, i < sheet.shown, &sheet)
+                variation::make(
+                    base,
+                    &recoloring,
+                    palette,
+                    planned,
+                    outlet,
+                    options.upload_over,
+                    timings,
+                    observe,
+                    i < sheet.shown,
+                    &sheet,
+                )
             }));
             made.unwrap_or_else(|_| {
                 let message = "the engine failed on this palette; report it with the picture and the palette".into();

@@ -10,8 +10,9 @@ use super::contact_sheet::Plan;
 use super::encode::{self, ChromaMeter, EncodeError, EncodeOptions};
 use super::gallery::Preview;
 use super::job::{Chroma, Format, OutputRequest};
-use super::manifest::{Failure, VariationEntry};
-use super::output::{ObjectNames, OutputFolder, StoredFile};
+use super::manifest::{Failure, UploadCopy, VariationEntry};
+use super::outlet::{Outlet, Start};
+use super::output::{ObjectNames, StoredFile};
 use super::recoloring::Recoloring;
 use super::run::Event;
 use super::timing::Timings;
@@ -24,6 +25,9 @@ use crate::kernel::resize::{self, AreaReducer};
 
 /// What transparent pixels are filled with in formats without alpha.
 const FILL: Rgb8 = Rgb8::new(255, 255, 255);
+
+/// Class of the error of files that were not made because time was up.
+pub const STOPPED: &str = "deadline";
 
 /// Quality of the gallery's previews.
 const PREVIEW_QUALITY: u8 = 82;
@@ -63,33 +67,50 @@ pub fn plan(
     base: (u32, u32),
     quality: u8,
 ) -> Vec<PlannedVariation> {
-    let mut names = ObjectNames::default();
+    let names: Vec<&str> = palettes.iter().map(|(name, _)| name.as_str()).collect();
     palettes
         .iter()
-        .map(|(name, palette)| PlannedVariation {
+        .zip(object_names(&names, outputs))
+        .map(|((name, palette), objects)| PlannedVariation {
             name: name.clone(),
             colors: palette.as_ref().map(|p| p.colors().to_vec()).unwrap_or_default(),
             outputs: outputs
                 .iter()
-                .map(|output| {
-                    let suffix = output.max_dimension.map(|side| format!("_{side}")).unwrap_or_default();
-                    PlannedOutput {
-                        object: names.take("palette", name, &suffix, output.format.extension()),
-                        size: resize::fit(base.0, base.1, output.max_dimension.unwrap_or(0), 0),
-                        encode: EncodeOptions {
-                            format: output.format,
-                            quality: output.quality.unwrap_or(quality),
-                            lossless: output.lossless,
-                            progressive: output.progressive,
-                            chroma: output.chroma,
-                            effort: output.effort,
-                            fill: FILL,
-                        },
-                    }
+                .zip(objects)
+                .map(|(output, object)| PlannedOutput {
+                    object,
+                    size: resize::fit(base.0, base.1, output.max_dimension.unwrap_or(0), 0),
+                    encode: EncodeOptions {
+                        format: output.format,
+                        quality: output.quality.unwrap_or(quality),
+                        lossless: output.lossless,
+                        progressive: output.progressive,
+                        chroma: output.chroma,
+                        effort: output.effort,
+                        fill: FILL,
+                    },
                 })
                 .collect(),
         })
         .collect()
+}
+
+/// The names of the files of every palette, in order, each once.
+pub fn object_names(palettes: &[impl AsRef<str>], outputs: &[OutputRequest]) -> Vec<Vec<String>> {
+    let mut names = ObjectNames::default();
+    let mut of = |name: &str| {
+        let take = |output: &OutputRequest| {
+            let suffix = output.max_dimension.map(|side| format!("_{side}")).unwrap_or_default();
+            names.take("palette", name, &suffix, output.format.extension())
+        };
+        outputs.iter().map(take).collect()
+    };
+    palettes.iter().map(|name| of(name.as_ref())).collect()
+}
+
+/// The name of the copy for upload beside the file `object`.
+pub fn upload_name(object: &str) -> String {
+    format!("{}.upload.jpg", object.strip_suffix(".png").unwrap_or(object))
 }
 
 impl PlannedOutput {
@@ -119,13 +140,14 @@ pub fn make(
     recoloring: &Recoloring,
     palette: &Palette,
     planned: &PlannedVariation,
-    folder: &OutputFolder,
+    outlet: &Outlet<'_>,
+    upload_over: Option<u64>,
     timings: &Timings,
     observe: &(dyn Fn(Event) + Sync),
     on_sheet: bool,
     sheet: &Plan,
 ) -> (Vec<VariationEntry>, Option<Pictures>) {
-    let maker = Maker { base, recoloring, palette, folder };
+    let maker = Maker { base, recoloring, palette, outlet, upload_over };
     // Side by side, so that a thread without a palette left to make has something to do.
     rayon::join(
         || {
@@ -152,7 +174,7 @@ fn record(
     recoloring: &Recoloring,
     planned: &PlannedVariation,
     output: &PlannedOutput,
-    result: Result<StoredFile, EncodeError>,
+    result: Result<Made, MakeError>,
     observe: &(dyn Fn(Event) + Sync),
 ) -> VariationEntry {
     let mut entry = VariationEntry {
@@ -162,22 +184,62 @@ fn record(
         ..output.entry(planned)
     };
     match result {
-        Ok(stored) => {
+        Ok(Made { stored, upload }) => {
             observe(Event::Made { object: entry.object.clone(), bytes: stored.bytes });
             entry.bytes = stored.bytes;
             entry.crc32c = stored.crc32c;
+            entry.upload = upload.map(|result| {
+                let copy =
+                    UploadCopy { object: upload_name(&entry.object), format: "jpeg".into(), ..UploadCopy::default() };
+                match result {
+                    Ok(stored) => UploadCopy { bytes: stored.bytes, crc32c: stored.crc32c, ..copy },
+                    Err(error) => UploadCopy { error: Some(error.failure()), ..copy },
+                }
+            });
         }
         Err(error) => {
-            let class = match error {
-                EncodeError::TooWide { .. } => "output-too-large",
-                EncodeError::Io(_) => "storage",
-                _ => "encoder",
-            };
-            observe(Event::Failed { name: planned.name.clone(), message: error.to_string() });
-            entry.error = Some(Failure { class: class.into(), message: error.to_string() });
+            let failure = error.failure();
+            observe(Event::Failed { name: planned.name.clone(), message: failure.message.clone() });
+            entry.error = Some(failure);
         }
     }
     entry
+}
+
+/// A file that is there, and its copy for upload where the rule asks for one.
+struct Made {
+    stored: StoredFile,
+    upload: Option<Result<StoredFile, MakeError>>,
+}
+
+/// Why a file is not there.
+enum MakeError {
+    Encode(EncodeError),
+    Stopped,
+}
+
+impl From<EncodeError> for MakeError {
+    fn from(error: EncodeError) -> Self {
+        Self::Encode(error)
+    }
+}
+
+impl From<std::io::Error> for MakeError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Encode(error.into())
+    }
+}
+
+impl MakeError {
+    fn failure(&self) -> Failure {
+        let (class, message) = match self {
+            Self::Encode(error @ EncodeError::TooWide { .. }) => ("output-too-large", error.to_string()),
+            Self::Encode(error @ EncodeError::Io(_)) => ("storage", error.to_string()),
+            Self::Encode(error) => ("encoder", error.to_string()),
+            Self::Stopped => (STOPPED, "time was up before it could be made; the next delivery makes it".to_owned()),
+        };
+        Failure { class: class.into(), message }
+    }
 }
 
 /// What every file of one variation is made of.
@@ -185,12 +247,13 @@ struct Maker<'a> {
     base: &'a Base,
     recoloring: &'a Recoloring,
     palette: &'a Palette,
-    folder: &'a OutputFolder,
+    outlet: &'a Outlet<'a>,
+    upload_over: Option<u64>,
 }
 
 impl Maker<'_> {
     /// One result per output, in order.
-    fn files(&self, outputs: &[PlannedOutput]) -> Vec<Result<StoredFile, EncodeError>> {
+    fn files(&self, outputs: &[PlannedOutput]) -> Vec<Result<Made, MakeError>> {
         let image = &self.base.full.image;
         let full = (image.width(), image.height());
         let reducers = || -> Vec<AreaReducer> {
@@ -200,24 +263,42 @@ impl Maker<'_> {
         };
         let mut gathered = reducers();
         let mut filled = gathered.is_empty();
-        let mut results: Vec<Option<Result<StoredFile, EncodeError>>> = Vec::new();
+        let mut results: Vec<Option<Result<Made, MakeError>>> = Vec::new();
         for output in outputs {
             results.push((output.size == full).then(|| {
-                // The first full-size file that works feeds the reduced ones.
-                let mut none = Vec::new();
-                let feed = if filled { &mut none } else { &mut gathered };
-                let mut rows = Recolored::new(image, &self.recoloring.table);
-                let mut rows = Teed::new(&mut rows, feed);
-                let result = self.file(output, &mut rows, self.base.hard_alpha, || self.sampled_chroma());
-                if result.is_ok() {
-                    filled = true;
-                } else if !filled {
-                    gathered = reducers();
-                }
-                result
+                let hard_alpha = self.base.hard_alpha;
+                let stored = match self.outlet.start(&output.object) {
+                    Start::Stored(stored) => stored,
+                    Start::Stop => return Err(MakeError::Stopped),
+                    Start::Make => {
+                        // The first full-size file that works feeds the reduced ones.
+                        let mut none = Vec::new();
+                        let feed = if filled { &mut none } else { &mut gathered };
+                        let mut rows = Recolored::new(image, &self.recoloring.table);
+                        let mut rows = Teed::new(&mut rows, feed);
+                        let result =
+                            self.file(&output.object, &output.encode, &mut rows, hard_alpha, || self.sampled_chroma());
+                        if result.is_ok() {
+                            filled = true;
+                        } else if !filled {
+                            gathered = reducers();
+                        }
+                        result?
+                    }
+                };
+                let upload = self.upload_options(output, &stored).map(|options| {
+                    let mut rows = Recolored::new(image, &self.recoloring.table);
+                    self.copy(output, &options, &mut rows, hard_alpha, || self.sampled_chroma())
+                });
+                Ok(Made { stored, upload })
             }));
         }
-        if !filled {
+        let starts: Vec<Start> = outputs
+            .iter()
+            .map(|output| if output.size == full { Start::Make } else { self.outlet.start(&output.object) })
+            .collect();
+        // Also where all of them are stored: one may need its copy for upload. That is rare.
+        if !filled && starts.iter().any(|start| *start != Start::Stop) {
             let mut rows = Recolored::new(image, &self.recoloring.table);
             Teed::new(&mut rows, &mut gathered).drain();
         }
@@ -225,34 +306,71 @@ impl Maker<'_> {
         outputs
             .iter()
             .zip(results)
-            .map(|(output, result)| match (result, output.size != full) {
+            .zip(starts)
+            .map(|((output, result), start)| match (result, output.size != full) {
                 (Some(result), _) => result,
                 (None, _) => {
                     // One reducer was made for each output of another size, in order.
-                    let mut raster =
-                        gathered.next().map_or_else(|| Raster::of_length(1, 1, vec![0]), AreaReducer::finish);
+                    let reducer = gathered.next();
+                    if start == Start::Stop {
+                        return Err(MakeError::Stopped);
+                    }
+                    let mut raster = reducer.map_or_else(|| Raster::of_length(1, 1, vec![0]), AreaReducer::finish);
                     let chroma = encode::choose_chroma(&raster, FILL);
                     // Reducing makes hard edges soft.
                     let hard_alpha = raster.has_hard_alpha();
-                    self.file(output, &mut raster, hard_alpha, || chroma)
+                    let stored = match start {
+                        Start::Stored(stored) => stored,
+                        Start::Make | Start::Stop => {
+                            self.file(&output.object, &output.encode, &mut raster, hard_alpha, || chroma)?
+                        }
+                    };
+                    let upload = self
+                        .upload_options(output, &stored)
+                        .map(|options| self.copy(output, &options, &mut raster.rewound(), hard_alpha, || chroma));
+                    Ok(Made { stored, upload })
                 }
             })
             .collect()
     }
 
-    fn file(
+    /// How the copy for upload of a file is encoded, where the rule asks for one.
+    fn upload_options(&self, output: &PlannedOutput, stored: &StoredFile) -> Option<EncodeOptions> {
+        let large = output.encode.format == Format::Png && self.upload_over.is_some_and(|limit| stored.bytes > limit);
+        large.then_some(EncodeOptions { format: Format::Jpeg, chroma: Chroma::Auto, ..output.encode })
+    }
+
+    /// The copy for upload.
+    fn copy(
         &self,
         output: &PlannedOutput,
+        options: &EncodeOptions,
         rows: &mut dyn Rows,
         hard_alpha: bool,
         chroma: impl FnOnce() -> Chroma,
-    ) -> Result<StoredFile, EncodeError> {
-        let mut options = output.encode;
+    ) -> Result<StoredFile, MakeError> {
+        let object = upload_name(&output.object);
+        match self.outlet.start(&object) {
+            Start::Stored(stored) => Ok(stored),
+            Start::Stop => Err(MakeError::Stopped),
+            Start::Make => self.file(&object, options, rows, hard_alpha, chroma),
+        }
+    }
+
+    fn file(
+        &self,
+        object: &str,
+        options: &EncodeOptions,
+        rows: &mut dyn Rows,
+        hard_alpha: bool,
+        chroma: impl FnOnce() -> Chroma,
+    ) -> Result<StoredFile, MakeError> {
+        let mut options = *options;
         if options.format == Format::Jpeg && options.chroma == Chroma::Auto {
             // Dither is all sharp coloured edges.
             options.chroma = if self.recoloring.dither.is_some() { Chroma::Full } else { chroma() };
         }
-        let mut file = self.folder.create(&output.object)?;
+        let mut file = self.outlet.create(object, options.format)?;
         self.finished(rows, hard_alpha, |rows| encode::encode(rows, &options, &mut file))?;
         Ok(file.commit()?)
     }

@@ -1,0 +1,118 @@
+//! What makes two jobs the same: a key over everything that decides the results and where they go.
+
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+
+use super::job::Job;
+use super::run::{self, RECIPE_VERSION, RunOptions};
+
+/// SHA-256, lower-case hex.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// The name of a job and its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The job's own name, else one derived from its key.
+    pub job_id: String,
+    /// Hash of destination, user, name, source and recipe, lower-case hex of 64 characters. Two deliveries with the same
+    /// key do the same work; results under the same name with another key are a conflict.
+    pub key: String,
+}
+
+impl Identity {
+    /// Identifies `job` on the source that `source` tells apart from every other content of the same address: its
+    /// generation, or a hash of its bytes.
+    pub fn new(job: &Job, source: &str, options: &RunOptions) -> Self {
+        let key = key(job, source, options);
+        // A derived name is part of the key already: it says nothing new.
+        let job_id = job.job_id.clone().unwrap_or_else(|| format!("job-{}", &key[..16]));
+        Self { job_id, key }
+    }
+
+    /// Whether the name is made from the content, so that other content will never have it.
+    pub fn is_derived(job: &Job) -> bool {
+        job.job_id.is_none()
+    }
+}
+
+fn key(job: &Job, source: &str, options: &RunOptions) -> String {
+    // Defaults are written out: a job that spells them does the same work as one that leaves them out, and a change of the
+    // settings is another recipe. Limits and what only speeds things up are left out: they change no byte.
+    let recipe = json!({
+        "version": RECIPE_VERSION,
+        "palettes": job.palettes,
+        "recolor": job.recolor,
+        "background": job.background,
+        "effects": job.effects,
+        "steps": job.steps,
+        "outputs": run::outputs(job, options),
+        "quality": options.quality,
+        "max_dimension": options.max_dimension,
+        "kmeans_max_iterations": options.kmeans_max_iterations,
+        "clustering_sample_size": options.clustering_sample_size,
+        "upload_over": options.upload_over,
+    });
+    let whole = json!({
+        "destination": job.destination,
+        "user_id": job.user_id.as_deref().unwrap_or("_"),
+        "job_id": job.job_id,
+        "source": [job.source, source],
+        "recipe": recipe,
+    });
+    sha256_hex(whole.to_string().as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(json: &str) -> Job {
+        Job::from_json(json.as_bytes()).unwrap()
+    }
+
+    const JOB: &str =
+        r##"{"source": "gs://bases/a.png", "palettes": [{"name": "Warm", "colors": ["#264653", "#E9C46A"]}]}"##;
+
+    #[test]
+    fn everything_that_decides_the_results_changes_the_key_and_spelling_a_default_does_not() {
+        let options = RunOptions::default();
+        let plain = Identity::new(&job(JOB), "1", &options);
+        assert_eq!(plain.job_id, format!("job-{}", &plain.key[..16]));
+        let with = |more: &str| JOB.replacen('{', &format!("{{{more}, "), 1);
+        for changed in [
+            JOB.replace("a.png", "b.png"),
+            JOB.replace("Warm", "Cold"),
+            JOB.replace("#E9C46A", "#E9C46B"),
+            with(r#""job_id": "j""#),
+            with(r#""user_id": "u""#),
+            with(r#""destination": "gs://other""#),
+            with(r#""recolor": {"strength": 0.5}"#),
+            with(r#""outputs": [{"format": "webp"}]"#),
+            with(r#""effects": ["dither"]"#),
+            with(r#""background": {"action": "remove"}"#),
+        ] {
+            assert_ne!(Identity::new(&job(&changed), "1", &options).key, plain.key, "{changed}");
+        }
+        assert_ne!(Identity::new(&job(JOB), "2", &options).key, plain.key);
+        for changed in [
+            RunOptions { max_dimension: 1500, ..options.clone() },
+            RunOptions { quality: 80, ..options.clone() },
+            RunOptions { upload_over: Some(1), ..options.clone() },
+        ] {
+            assert_ne!(Identity::new(&job(JOB), "1", &changed).key, plain.key);
+        }
+        let spelt = with(r#""outputs": [{"format": "png"}], "recolor": {"mode": "soft"}"#);
+        assert_eq!(Identity::new(&job(&spelt), "1", &options).key, plain.key);
+        let wider = RunOptions { max_pixels: 1, max_palettes: 1, gallery: false, ..options.clone() };
+        assert_eq!(Identity::new(&job(JOB), "1", &wider).key, plain.key);
+    }
+
+    #[test]
+    fn a_name_of_the_jobs_own_is_kept() {
+        let named = job(&JOB.replacen('{', r#"{"job_id": "j_1", "#, 1));
+        assert_eq!(Identity::new(&named, "1", &RunOptions::default()).job_id, "j_1");
+        assert!(!Identity::is_derived(&named) && Identity::is_derived(&job(JOB)));
+    }
+}
