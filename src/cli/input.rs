@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal, Read};
 use std::path::{Component, Path, PathBuf};
 
 use concept_worker::config::Bucket;
+use concept_worker::pipeline::job::check_id;
 
 use super::CliError;
 
@@ -82,18 +83,9 @@ pub fn make_folder(argument: &str, folder: &Path) -> Result<(), CliError> {
 
 /// A job's or user's id: it becomes the name of a folder.
 pub fn parse_name(text: &str) -> Result<String, String> {
-    let problem = if text.is_empty() {
-        "is empty"
-    } else if text.len() > 128 {
-        "is longer than 128 bytes"
-    } else if text.starts_with('.') {
-        "begins with a dot"
-    } else if text.contains(|c: char| c == '/' || c == '\\' || c.is_control()) {
-        "contains a slash or a control character"
-    } else {
-        return Ok(text.into());
-    };
-    Err(format!("{problem}, and it names a folder; use letters, digits, `-` and `_`"))
+    check_id(text)
+        .map(|()| text.into())
+        .map_err(|problem| format!("{problem}, and it names a folder; use letters, digits, `-` and `_`"))
 }
 
 /// The file or folder that stands for `gs://bucket/name` under the local storage at `root`.

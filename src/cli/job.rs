@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use concept_worker::config::{Config, Storage};
+use concept_worker::config::{Config, StorageSetting};
+use concept_worker::pipeline::identity::{Identity, sha256_hex};
 use concept_worker::pipeline::job::{Job, MAX_JOB_BYTES};
-use concept_worker::pipeline::run;
 
 use super::finish::{self, Run};
 use super::input::{self, Input};
@@ -25,7 +25,7 @@ pub fn job(args: &JobArgs) -> Result<ExitCode, CliError> {
     let source = finish::source_input("source", &config).read(&source_path)?;
     let out = match (&args.out, destination) {
         (Some(out), _) => out.clone(),
-        (None, destination) => own_folder(&destination.unwrap_or_default(), &job, &source)?,
+        (None, destination) => own_folder(&destination.unwrap_or_default(), &job, &source, &config)?,
     };
     input::make_folder(if args.out.is_some() { "--out" } else { "destination" }, &out)?;
     let mut options = config.run_options();
@@ -42,13 +42,7 @@ fn read(path: &Path) -> Result<Job, CliError> {
     };
     let bytes = input.read(path)?;
     let wrong = |problem: String| CliError::Usage(format!("{}: {problem}", path.display()));
-    let job = Job::from_json(&bytes).map_err(|error| wrong(error.to_string()))?;
-    for (field, id) in [("job_id", &job.job_id), ("user_id", &job.user_id)] {
-        if let Some(Err(problem)) = id.as_deref().map(input::parse_name) {
-            return Err(wrong(format!("the job's {field}: it {problem}")));
-        }
-    }
-    Ok(job)
+    Job::from_json(&bytes).map_err(|error| wrong(error.to_string()))
 }
 
 /// Where the picture is on this machine. Plain paths are relative to the current folder, like those of any flag.
@@ -57,7 +51,7 @@ fn source_path(source: &str, config: &Config) -> Result<PathBuf, CliError> {
     match source.split_once("://") {
         None if source == "-" => Err(usage("a job reads no picture from standard input; name a file".into())),
         None => Ok(source.into()),
-        Some(("gs", _)) => input::local_object(storage_root(config, source)?, source).map_err(usage),
+        Some(("gs", _)) => input::local_object(&storage_root(config, source)?, source).map_err(usage),
         Some(("file", _)) => input::file_address(source).map_err(usage),
         Some((scheme, _)) => Err(usage(format!(
             "{scheme}:// is not available in this version; download the picture and name the file, or use gs://"
@@ -78,25 +72,25 @@ fn destination(job: &Job, config: &Config) -> Result<PathBuf, CliError> {
     match destination.split_once("://") {
         None if destination.is_empty() => Err(usage("is empty; name a folder or gs://bucket/prefix".into())),
         None => Ok(destination.into()),
-        Some(("gs", _)) => input::local_object(storage_root(config, &destination)?, &destination).map_err(usage),
+        Some(("gs", _)) => input::local_object(&storage_root(config, &destination)?, &destination).map_err(usage),
         Some((scheme, _)) => Err(usage(format!("{scheme}:// is not supported; name a folder or gs://bucket/prefix"))),
     }
 }
 
 /// `<destination>/<user_id>/<job_id>`, as everywhere.
-fn own_folder(destination: &Path, job: &Job, source: &[u8]) -> Result<PathBuf, CliError> {
-    let id = run::job_id(job, source);
+fn own_folder(destination: &Path, job: &Job, source: &[u8], config: &Config) -> Result<PathBuf, CliError> {
+    let id = Identity::new(job, &sha256_hex(source), &config.run_options()).job_id;
     let id = input::parse_name(&id).map_err(|problem| CliError::Usage(format!("the job's job_id: it {problem}")))?;
     Ok(destination.join(job.user_id.as_deref().unwrap_or("_")).join(id))
 }
 
-fn storage_root<'a>(config: &'a Config, uri: &str) -> Result<&'a Path, CliError> {
-    match &config.storage {
-        Storage::Local(root) => Ok(root),
-        other @ (Storage::Gcs | Storage::Memory) => Err(CliError::Usage(format!(
+fn storage_root(config: &Config, uri: &str) -> Result<PathBuf, CliError> {
+    match config.storage.clone().or_default(false) {
+        StorageSetting::Local(root) => Ok(root),
+        other => Err(CliError::Usage(format!(
             "{uri}: CONCEPT_STORAGE={} is not available in this version; set CONCEPT_STORAGE=local:DIR, where {} is \
              the file DIR/bucket/name",
-            String::from(other.clone()),
+            String::from(other),
             "gs://bucket/name"
         ))),
     }

@@ -3,14 +3,18 @@
 //! `render` and `job` both make a [`Job`](concept_worker::pipeline::job::Job) and meet in [`finish`]. Results go to
 //! standard output, everything else to standard error.
 
+pub mod batch;
 mod finish;
 mod input;
 pub mod job;
 pub mod palette;
 mod progress;
+pub mod pull;
 pub mod render;
+pub mod serve;
 pub mod settings;
 mod start;
+mod worker;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -38,6 +42,12 @@ pub enum Command {
     Render(RenderArgs),
     /// Run one job message, as the worker would
     Job(JobArgs),
+    /// Run the worker: an HTTP server for Pub/Sub push, direct requests and probes
+    Serve(ServeArgs),
+    /// Run the worker on a pull subscription
+    Pull(PullArgs),
+    /// Run the worker on a file with one job a line, or on this task's share of it
+    Batch(BatchArgs),
     /// Print a picture's own palette
     Palette(PaletteArgs),
     /// Print every CONCEPT_* variable: its value, its default, its meaning
@@ -126,6 +136,27 @@ pub struct JobArgs {
     pub show: ShowArgs,
     #[command(flatten)]
     pub common: CommonArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Address to listen on [default: 0.0.0.0:$PORT, or 127.0.0.1:$PORT where anyone may call; PORT is 8080 unless set]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<std::net::SocketAddr>,
+}
+
+#[derive(Debug, Args)]
+pub struct PullArgs {
+    /// The subscription, projects/PROJECT/subscriptions/NAME [default: CONCEPT_SUBSCRIPTION]
+    #[arg(long, value_name = "NAME")]
+    pub subscription: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct BatchArgs {
+    /// The jobs, one JSON object a line: a file, gs://bucket/name, or `-` for standard input
+    #[arg(value_name = "JOBS.ndjson")]
+    pub jobs: String,
 }
 
 #[derive(Debug, Args)]

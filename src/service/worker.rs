@@ -1,0 +1,510 @@
+//! One delivery from message to manifest.
+//!
+//! A delivery is worked on in a task of its own: a caller who goes away stops it from beginning new files, but what is made is
+//! still stored, so that the next delivery finds it.
+
+mod existing;
+mod open;
+mod plan;
+mod record;
+mod run;
+mod uploads;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+use tracing::Instrument as _;
+
+use super::admission::{Admission, Occupancy, Permit};
+use super::compute::Lanes;
+use super::envelope::{Delivery, Payload};
+use super::failure::{Class, Disposition, Failure};
+use super::jobs::{Jobs, Status};
+use super::log::{self, JobLine, Outcome};
+use super::memory::{self, MemoryLimit};
+use super::metrics::Metrics;
+use super::publish::Publisher;
+use super::source::Sources;
+use super::storage::{Location, Storage};
+use crate::pipeline::job::{Job, Mode};
+use crate::pipeline::manifest::{Manifest, State};
+use crate::pipeline::run::RunOptions;
+
+pub use open::{Settings, Surroundings};
+pub use plan::Rules;
+use run::{Facts, Task};
+pub use run::{Finished, Given, Keep};
+
+/// How long before a push request's deadline its answer is on its way.
+const ANSWER_EARLY: Duration = Duration::from_secs(8);
+
+/// The worker: storage, memory, processors, and everything that is known of jobs. Clones share it.
+#[derive(Clone)]
+pub struct Worker {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    settings: Settings,
+    rules: Rules,
+    storage: Storage,
+    sources: Sources,
+    admission: Admission,
+    lanes: Lanes,
+    /// Sources that are open and have no memory of their own yet.
+    openers: Semaphore,
+    jobs: Jobs,
+    metrics: Metrics,
+    publisher: Publisher,
+    /// Since when no job is begun, and until when those that run have time.
+    drain: Mutex<Option<Instant>>,
+    running: AtomicUsize,
+    /// Whether a job has been run yet.
+    warm: AtomicBool,
+    /// Files made since freed memory was given back.
+    made: AtomicU64,
+    memory_limit: MemoryLimit,
+}
+
+/// What a caller is told who waits for a job.
+pub struct Answer {
+    /// How it ended.
+    pub result: Result<Finished, Failure>,
+    /// Its one line.
+    pub line: JobLine,
+}
+
+/// What came of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Delivered {
+    /// What is to become of it.
+    pub disposition: Disposition,
+    /// Whether every variation of its job is there.
+    pub complete: bool,
+}
+
+impl Delivered {
+    const NOTHING_TO_DO: Self = Self { disposition: Disposition::Acknowledge, complete: true };
+}
+
+/// Stops a job from beginning new files when nobody waits for it any more.
+struct Gone(Arc<AtomicBool>);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Counts a job as running as long as it lives.
+struct Running(Worker);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.shared.running.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Who is told how it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// A message: what only its sender can mend is recorded.
+    Message,
+    /// Somebody who reads the answer.
+    Caller,
+}
+
+impl Worker {
+    /// Works on a message that arrived now, and says what is to become of it. When that is "acknowledge", either a manifest is
+    /// stored or a record of why there is none.
+    pub async fn deliver(&self, delivery: Delivery) -> Disposition {
+        let deadline = Instant::now() + self.shared.settings.ack_deadline.saturating_sub(ANSWER_EARLY);
+        self.deliver_by(delivery, Some(deadline)).await.disposition
+    }
+
+    /// The same for a message that has until `deadline`, or as long as it takes.
+    pub async fn deliver_by(&self, delivery: Delivery, deadline: Option<Instant>) -> Delivered {
+        let worker = self.clone();
+        let gone = Arc::new(AtomicBool::new(false));
+        let guard = Gone(gone.clone());
+        let work = async move { worker.handle(delivery, deadline, gone).await };
+        let unfinished = Delivered { disposition: Disposition::Unavailable, complete: false };
+        let delivered = tokio::spawn(work.in_current_span()).await.unwrap_or(unfinished);
+        drop(guard);
+        self.shared.metrics.delivery(match delivered.disposition {
+            Disposition::Acknowledge => "acknowledged",
+            Disposition::Busy => "busy",
+            Disposition::Unavailable => "unavailable",
+        });
+        delivered
+    }
+
+    /// Runs a job for somebody who waits for the answer. `picture` is the base when it came along.
+    pub async fn render(&self, job: Job, picture: Option<Given>, keep: Keep) -> Answer {
+        let worker = self.clone();
+        let gone = Arc::new(AtomicBool::new(false));
+        let guard = Gone(gone.clone());
+        let deadline = Some(Instant::now() + self.shared.settings.ack_deadline.saturating_sub(ANSWER_EARLY));
+        let mode = job.recolor.mode;
+        let work = async move {
+            let plan = match &picture {
+                Some(_) => worker.shared.rules.plan_given(job),
+                None => worker.shared.rules.plan(job, None),
+            };
+            let task = plan.map(|plan| Task { plan, given: picture, deadline, keep, gone, may_resume: true });
+            worker.attempt(task, Some(mode), Origin::Caller, None).await
+        };
+        let answer = tokio::spawn(work.in_current_span()).await;
+        drop(guard);
+        answer.unwrap_or_else(|_| {
+            let failure = Failure::new(Class::Internal, "the worker failed on this job; report it");
+            let line = JobLine { class: Some(failure.class.name()), ..JobLine::default() };
+            Answer { result: Err(failure), line }
+        })
+    }
+
+    async fn handle(&self, delivery: Delivery, deadline: Option<Instant>, gone: Arc<AtomicBool>) -> Delivered {
+        let record_id = delivery.record_id();
+        let (message_id, attempt) = (delivery.message_id.clone(), delivery.delivery_attempt);
+        let mut body = Bytes::new();
+        let read = match delivery.payload {
+            Payload::Nothing(reason) => {
+                tracing::info!(message_id, reason, "nothing to do");
+                return Delivered::NOTHING_TO_DO;
+            }
+            Payload::Unreadable { problem, body: message } => {
+                body = message;
+                Err(Failure::new(Class::BadMessage, problem))
+            }
+            Payload::Object(event) => self.shared.rules.job_of(&event),
+            Payload::Job(bytes) => {
+                body = bytes.clone();
+                Job::from_json(&bytes)
+                    .map(|job| Some((job, None)))
+                    .map_err(|error| Failure::new(Class::BadJob, error.to_string()))
+            }
+        };
+        let (job, task) = match read {
+            Ok(None) => {
+                tracing::info!(message_id, "the object is one of this worker's own");
+                return Delivered::NOTHING_TO_DO;
+            }
+            Ok(Some((job, generation))) => {
+                let plan = self.shared.rules.plan(job.clone(), generation);
+                // Where deliveries are counted, nothing can be there before the first.
+                let may_resume = attempt != Some(1);
+                let task = plan.map(|plan| Task { plan, given: None, deadline, keep: Keep::Stored, gone, may_resume });
+                (Some(job), task)
+            }
+            Err(failure) => (None, Err(failure)),
+        };
+        let mode = job.as_ref().map(|job| job.recolor.mode);
+        let message = record::Message { id: message_id, record_id, attempt, body };
+        let Answer { result, .. } = self.attempt(task, mode, Origin::Message, Some((&message, job.as_ref()))).await;
+        match result {
+            Ok(finished) => Delivered {
+                disposition: Disposition::Acknowledge,
+                complete: finished.manifest.state == State::Complete,
+            },
+            Err(failure) => Delivered { disposition: failure.class.disposition(), complete: false },
+        }
+    }
+
+    /// Runs a task, records what came of it, and writes the job's line.
+    async fn attempt(
+        &self,
+        task: Result<Task, Failure>,
+        mode: Option<Mode>,
+        origin: Origin,
+        message: Option<(&record::Message, Option<&Job>)>,
+    ) -> Answer {
+        let arrived = Instant::now();
+        self.shared.running.fetch_add(1, Ordering::SeqCst);
+        let running = Running(self.clone());
+        let cold = !self.shared.warm.swap(true, Ordering::SeqCst);
+        let mut facts = Facts::default();
+        let user = match (&task, message) {
+            (Ok(task), _) => Some(task.plan.user.clone()),
+            (Err(_), Some((_, Some(job)))) => job.user_id.clone(),
+            (Err(_), _) => None,
+        };
+        let keep = task.as_ref().map_or(Keep::Stored, |task| task.keep);
+        let mut result = match task {
+            Ok(_) if self.is_draining() => {
+                Err(Failure::new(Class::Draining, "the worker is shutting down; send the job again"))
+            }
+            Ok(task) => self.execute(task, &mut facts, arrived).await,
+            Err(failure) => Err(failure),
+        };
+        if let (Err(failure), Origin::Message, Some((message, job))) = (&result, origin, message)
+            && let Some(recorded) = self.settle(failure, message, job, &facts).await
+        {
+            result = Err(recorded);
+        }
+        if let (Err(failure), Some(user), Some(job_id)) = (&result, &user, &facts.job_id) {
+            self.shared.jobs.begin(user, job_id).failed(failure);
+        }
+        if let (Ok(finished), Keep::Stored) = (&result, keep)
+            && !finished.duplicate
+        {
+            self.announce(&finished.manifest, &finished.folder).await;
+        }
+        self.recycle(&result);
+        let line = self.line(&result, &facts, user, mode, cold, arrived, message.map(|(message, _)| message));
+        log::job_line(&line);
+        if line.cached {
+            self.shared.metrics.cache_hit();
+        } else if result.is_ok() {
+            self.shared.metrics.cache_miss();
+        }
+        self.shared.metrics.job_finished(&line);
+        drop(running);
+        Answer { result, line }
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "everything there is to say about a job")]
+    fn line(
+        &self,
+        result: &Result<Finished, Failure>,
+        facts: &Facts,
+        user: Option<String>,
+        mode: Option<Mode>,
+        cold: bool,
+        arrived: Instant,
+        message: Option<&record::Message>,
+    ) -> JobLine {
+        let ms = |time: Duration| time.as_secs_f64() * 1e3;
+        let mut line = JobLine {
+            job_id: facts.job_id.clone().unwrap_or_default(),
+            user_id: user.unwrap_or_default(),
+            message_id: message.and_then(|message| message.id.clone()),
+            delivery_attempt: message.and_then(|message| message.attempt),
+            queue_ms: ms(facts.queued),
+            first_variation_ms: facts.first_variation.map(ms),
+            total_ms: ms(arrived.elapsed()),
+            source_bytes: facts.source_bytes,
+            adopted: facts.adopted as u64,
+            rss_bytes: memory::resident_bytes(),
+            cold_start: cold,
+            mode,
+            ..JobLine::default()
+        };
+        match result {
+            Ok(finished) => {
+                let manifest = &finished.manifest;
+                line.job_id = manifest.job_id.clone();
+                line.cached = finished.duplicate;
+                line.outcome = match (finished.duplicate, manifest.state) {
+                    (true, _) => Outcome::Duplicate,
+                    (false, State::Complete) => Outcome::Complete,
+                    (false, State::Partial) => Outcome::Partial,
+                    (false, State::Failed) => Outcome::Failed,
+                };
+                line.variations = manifest.variations.len() as u64;
+                line.failed = manifest.variations.iter().filter(|entry| entry.error.is_some()).count() as u64;
+                if !finished.duplicate {
+                    line.output_bytes = manifest
+                        .variations
+                        .iter()
+                        .map(|entry| entry.bytes + entry.upload.as_ref().map_or(0, |copy| copy.bytes))
+                        .sum();
+                    line.timings = manifest.timings_ms.clone();
+                    line.peak_bytes = manifest.peak_bytes;
+                }
+            }
+            Err(failure) => {
+                line.outcome = match failure.class {
+                    Class::Conflict => Outcome::Conflict,
+                    class if class.is_permanent() => Outcome::Failed,
+                    _ => Outcome::Retry,
+                };
+                line.retries_exhausted = failure.class == Class::RetriesExhausted;
+                line.class = Some(failure.class.name());
+                line.error = Some(failure.message.clone());
+            }
+        }
+        line
+    }
+
+    /// Publishes a manifest. A topic that fails costs the message, never the job: the manifest is stored.
+    async fn announce(&self, manifest: &Manifest, folder: &Location) {
+        let Ok(json) = serde_json::to_vec(manifest) else { return };
+        let attributes = record::attributes(manifest, folder);
+        let attributes: Vec<(&str, &str)> = attributes.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        if let Err(error) = self.shared.publisher.result(json.into(), &attributes).await {
+            tracing::warn!(%error, job_id = manifest.job_id, "the result could not be published");
+        }
+    }
+
+    /// Gives freed memory back to the system every so many files.
+    fn recycle(&self, result: &Result<Finished, Failure>) {
+        let interval = self.shared.settings.garbage_collection_interval;
+        let Ok(finished) = result else { return };
+        if finished.duplicate || interval == 0 {
+            return;
+        }
+        let files = finished.manifest.variations.len() as u64;
+        let made = self.shared.made.fetch_add(files, Ordering::SeqCst) + files;
+        if made >= interval {
+            self.shared.made.store(0, Ordering::SeqCst);
+            memory::give_back();
+        }
+    }
+
+    /// Runs one tiny job end to end, without storage: the first real one finds threads, code and memory warm.
+    ///
+    /// # Errors
+    /// [`Failure`] of that job.
+    pub async fn warm_up(&self) -> Result<Duration, Failure> {
+        let start = Instant::now();
+        open::tiny_job(&self.shared.lanes).await?;
+        self.shared.warm.store(true, Ordering::SeqCst);
+        Ok(start.elapsed())
+    }
+
+    /// Begins no more jobs, and lets those that run go on for a while.
+    pub fn drain(&self) {
+        let time = self.shared.settings.shutdown.saturating_sub(run::LAST_UPLOADS);
+        let mut drain = self.shared.drain.lock().unwrap_or_else(PoisonError::into_inner);
+        drain.get_or_insert(Instant::now() + time);
+    }
+
+    /// Waits until nothing runs any more, at most as long as the settings give.
+    pub async fn drained(&self) {
+        let end = Instant::now() + self.shared.settings.shutdown;
+        while self.shared.running.load(Ordering::SeqCst) > 0 && Instant::now() < end {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        self.shared.publisher.flush().await;
+    }
+
+    /// Whether no job is begun any more.
+    pub fn is_draining(&self) -> bool {
+        self.drained_at().is_some()
+    }
+
+    fn drained_at(&self) -> Option<Instant> {
+        *self.shared.drain.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Memory for a picture of this many bytes that a request carries, before it is read.
+    ///
+    /// # Errors
+    /// As of [`Admission::acquire`].
+    pub async fn permit_for(&self, bytes: u64) -> Result<Permit, Failure> {
+        self.shared.admission.acquire(bytes).await
+    }
+
+    /// Opens a connection to the storage.
+    ///
+    /// # Errors
+    /// [`Failure`] of the destination.
+    pub async fn touch_storage(&self) -> Result<(), Failure> {
+        let Some(root) = &self.shared.rules.default_destination else { return Ok(()) };
+        let asked = self.shared.storage.stat(&root.join("_warmup")).await;
+        asked.map(drop).map_err(|error| Failure::of_destination(&error))
+    }
+
+    /// The options of every run.
+    pub fn options(&self) -> &RunOptions {
+        &self.shared.rules.options
+    }
+
+    /// What is known of a job here; or its manifest, if the user is named and it lies in the default place.
+    ///
+    /// # Errors
+    /// [`Failure`] of the destination.
+    pub async fn status(&self, user_id: Option<&str>, job_id: &str) -> Result<Option<Status>, Failure> {
+        if let Some(status) = self.shared.jobs.get(user_id, job_id) {
+            return Ok(Some((*status).clone()));
+        }
+        let (Some(user), Some(root)) = (user_id, &self.shared.rules.default_destination) else { return Ok(None) };
+        let manifest = existing::read(&self.shared.storage, &root.join(user).join(job_id)).await?;
+        Ok(manifest.and_then(|(manifest, _)| manifest).map(Status::of_manifest))
+    }
+
+    /// Signs the links in a manifest again.
+    ///
+    /// # Errors
+    /// [`Failure`] when nothing here can sign.
+    pub async fn sign_again(&self, manifest: &mut Manifest, folder: &Location) -> Result<(), Failure> {
+        self.link(manifest, folder).await
+    }
+
+    /// Where a job's objects lie whose destination is the default one.
+    pub fn folder(&self, user_id: &str, job_id: &str) -> Option<Location> {
+        self.shared.rules.default_destination.as_ref().map(|root| root.join(user_id).join(job_id))
+    }
+
+    /// Jobs that run, counted from arrival to answer.
+    pub fn running(&self) -> usize {
+        self.shared.running.load(Ordering::SeqCst)
+    }
+
+    /// What admission looks like.
+    pub fn occupancy(&self) -> Occupancy {
+        self.shared.admission.occupancy()
+    }
+
+    /// The jobs known here.
+    pub fn jobs(&self) -> &Jobs {
+        &self.shared.jobs
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
+    }
+
+    /// The storage.
+    pub fn storage(&self) -> &Storage {
+        &self.shared.storage
+    }
+
+    /// The memory that the worker may use, and who says so.
+    pub fn memory_limit(&self) -> MemoryLimit {
+        self.shared.memory_limit
+    }
+
+    /// Processors that compute.
+    pub fn processors(&self) -> usize {
+        self.shared.lanes.width()
+    }
+
+    /// The most bytes a picture may have.
+    pub fn max_source_bytes(&self) -> u64 {
+        self.shared.settings.max_source_bytes
+    }
+
+    /// Puts links into a manifest where the settings ask for them.
+    async fn link(&self, manifest: &mut Manifest, folder: &Location) -> Result<(), Failure> {
+        let settings = &self.shared.settings;
+        let mut links = Vec::new();
+        for entry in &mut manifest.variations {
+            let made = entry.error.is_none();
+            if made {
+                links.push((entry.object.clone(), &mut entry.link));
+            }
+            if let Some(copy) = entry.upload.as_mut().filter(|copy| made && copy.error.is_none()) {
+                links.push((copy.object.clone(), &mut copy.link));
+            }
+        }
+        for (object, link) in links {
+            let location = folder.join(&object);
+            *link = match (&settings.public_base_url, settings.signed_links) {
+                (Some(base), _) => Some(open::public_link(base, &location)),
+                (None, Some(time)) => self
+                    .shared
+                    .storage
+                    .signed_link(&location, time)
+                    .await
+                    .map_err(|error| Failure::of_destination(&error))?,
+                (None, None) => None,
+            };
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,405 @@
+//! The worker on HTTP, as the real program: what goes in, what comes out, what is left behind.
+
+mod worker_rig;
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use worker_rig::{Rig, Setup, crc32c, fixture, job, listed, wrapped};
+
+async fn local() -> (Setup, Rig) {
+    local_with(&[]).await
+}
+
+async fn local_with(vars: &[(&str, &str)]) -> (Setup, Rig) {
+    let mut setup = Setup::local();
+    for (name, value) in vars {
+        setup = setup.with(name, value);
+    }
+    setup.put("bases", "photo.jpg", &fixture("photo.jpg"));
+    let rig = setup.serve().await;
+    (setup, rig)
+}
+
+fn whole(setup: &Setup, place: &str) -> Value {
+    let manifest = setup.manifest(place).unwrap();
+    for (object, checksum) in listed(&manifest) {
+        let bytes = std::fs::read(setup.file("palettes", place).join(object)).unwrap();
+        assert_eq!(crc32c(&bytes), checksum);
+        image::load_from_memory(&bytes).unwrap();
+    }
+    manifest
+}
+
+#[tokio::test]
+async fn a_pushed_job_is_acknowledged_once_its_manifest_and_all_variations_are_stored() {
+    let (setup, rig) = local().await;
+    assert_eq!(rig.push(&job("j1", 3), "m1").await, 204);
+    let manifest = whole(&setup, "u_1/j1");
+    assert_eq!(manifest["state"], "complete");
+    assert_eq!(manifest["variations"].as_array().unwrap().len(), 3);
+    assert_eq!(manifest["key"].as_str().unwrap().len(), 64);
+    for entry in manifest["variations"].as_array().unwrap() {
+        assert!(!entry["generation"].as_str().unwrap().is_empty() && entry["metrics"].is_object());
+    }
+    for stage in ["queue", "fetch", "decode", "model", "encode", "store", "total"] {
+        assert!(manifest["timings_ms"][stage].is_number(), "{stage}");
+    }
+    let (status, known) = rig.get("/v1/jobs/j1?user_id=u_1").await;
+    assert_eq!((status, &known["stage"], &known["manifest"]), (200, &json!("done"), &manifest));
+}
+
+#[tokio::test]
+async fn a_second_delivery_changes_nothing_and_other_work_under_the_same_name_is_a_recorded_conflict() {
+    let (setup, rig) = local().await;
+    assert_eq!(rig.push(&job("j1", 2), "m1").await, 204);
+    let manifest = std::fs::read(setup.file("palettes", "u_1/j1/manifest.json")).unwrap();
+    assert_eq!(rig.push(&job("j1", 2), "m2").await, 204);
+    assert_eq!(rig.push(&job("j1", 3), "m3").await, 204);
+    assert_eq!(std::fs::read(setup.file("palettes", "u_1/j1/manifest.json")).unwrap(), manifest);
+    let record = setup.manifest("_failed/m3").unwrap();
+    assert_eq!((&record["state"], &record["error"]["class"]), (&json!("failed"), &json!("conflict")));
+    let (status, answer) = rig.post("/v1/render", &job("j1", 3)).await;
+    assert_eq!((status, &answer["error"]["class"]), (409, &json!("conflict")));
+    let outcomes: Vec<Value> = rig.job_lines(4).await.iter().map(|line| line["outcome"].clone()).collect();
+    assert_eq!(outcomes, ["complete", "duplicate", "conflict", "conflict"]);
+}
+
+#[tokio::test]
+async fn concurrent_deliveries_of_one_job_end_in_one_manifest_that_all_of_them_acknowledge() {
+    let (setup, rig) = local().await;
+    let job = job("j1", 3);
+    let pushes = (0..8).map(|i| {
+        let (rig, job) = (&rig, &job);
+        async move { rig.push(job, &format!("m{i}")).await }
+    });
+    assert_eq!(futures_util::future::join_all(pushes).await, [204; 8]);
+    assert_eq!(whole(&setup, "u_1/j1")["state"], "complete");
+    assert!(!setup.file("palettes", "_failed").exists());
+}
+
+#[tokio::test]
+async fn a_delivery_after_a_crash_makes_only_what_is_missing() {
+    let (setup, rig) = local().await;
+    assert_eq!(rig.push(&job("j1", 3), "m1").await, 204);
+    let folder = setup.file("palettes", "u_1/j1");
+    let before = whole(&setup, "u_1/j1");
+    // As after a crash: no manifest, one file of three missing.
+    std::fs::remove_file(folder.join("manifest.json")).unwrap();
+    std::fs::remove_file(folder.join("palette_P1_128.jpg")).unwrap();
+    let kept = std::fs::metadata(folder.join("palette_P0_128.jpg")).unwrap().modified().unwrap();
+    assert_eq!(rig.push(&job("j1", 3), "m1").await, 204);
+    let after = whole(&setup, "u_1/j1");
+    assert_eq!(std::fs::metadata(folder.join("palette_P0_128.jpg")).unwrap().modified().unwrap(), kept);
+    for (before, after) in before["variations"].as_array().unwrap().iter().zip(after["variations"].as_array().unwrap())
+    {
+        assert_eq!((&before["crc32c"], &before["mapping"]), (&after["crc32c"], &after["mapping"]));
+    }
+    assert_eq!(rig.job_lines(2).await[1]["adopted"], 2);
+}
+
+#[tokio::test]
+async fn somebody_elses_file_in_a_jobs_place_is_a_conflict_and_stays() {
+    let (setup, rig) = local().await;
+    setup.put("palettes", "u_1/j1/palette_P0_128.jpg", b"mine");
+    assert_eq!(rig.push(&job("j1", 1), "m1").await, 204);
+    assert_eq!(std::fs::read(setup.file("palettes", "u_1/j1/palette_P0_128.jpg")).unwrap(), b"mine");
+    assert_eq!(setup.manifest("_failed/m1").unwrap()["error"]["class"], "conflict");
+}
+
+/// Every message that no later delivery mends is acknowledged and leaves a record where one looks for it.
+#[tokio::test]
+async fn what_only_its_sender_can_mend_is_recorded_and_acknowledged() {
+    let (setup, rig) =
+        local_with(&[("CONCEPT_ALLOWED_SOURCES", "gs://bases"), ("CONCEPT_ALLOWED_DESTINATIONS", "gs://palettes")])
+            .await;
+    setup.put("bases", "truncated.jpg", &fixture("truncated.jpg"));
+    setup.put("bases", "bomb.png", &fixture("bomb.png"));
+    setup.put("bases", "text.txt", &fixture("not_an_image.txt"));
+    setup.put("bases", "empty.png", b"");
+    let with = |id: &str, field: &str, value: Value| {
+        let mut job = job(id, 1);
+        job[field] = value;
+        job
+    };
+    let jobs: [(Value, &str, &str); 15] = [
+        (with("a", "source", json!("gs://bases/none.png")), "u_1/a", "source-not-found"),
+        (with("b", "source", json!("gs://other/photo.jpg")), "u_1/b", "source-forbidden"),
+        (with("c", "source", json!("/etc/passwd")), "u_1/c", "bad-source"),
+        (with("d", "source", json!("https://example.com/a.png")), "u_1/d", "source-forbidden"),
+        (with("e", "source", json!("gs://bases/truncated.jpg")), "u_1/e", "broken-picture"),
+        (with("f", "source", json!("gs://bases/bomb.png")), "u_1/f", "picture-too-large"),
+        (with("g", "source", json!("gs://bases/text.txt")), "u_1/g", "unsupported-picture"),
+        (with("h", "source", json!("gs://bases/empty.png")), "u_1/h", "broken-picture"),
+        (with("i", "destination", json!("gs://elsewhere/x")), "_failed/m8", "destination-forbidden"),
+        (with("j", "destination", json!("file:///tmp")), "_failed/m9", "bad-job"),
+        (with("k", "palettes", json!([])), "_failed/m10", "bad-job"),
+        (with("l", "effects", json!(["dither"])), "u_1/l", "bad-job"),
+        (with("../m", "source", json!("gs://bases/photo.jpg")), "_failed/m12", "bad-job"),
+        (with("n", "unknown_field", json!(1)), "_failed/m13", "bad-job"),
+        (with("o", "source", json!("gs://bases/../../etc/passwd")), "u_1/o", "bad-source"),
+    ];
+    for (i, (job, place, class)) in jobs.iter().enumerate() {
+        assert_eq!(rig.push(job, &format!("m{i}")).await, 204, "{job}");
+        let record = setup.manifest(place).unwrap_or_else(|| panic!("no record at {place} for {job}"));
+        assert_eq!(record["state"], "failed");
+        assert_eq!(record["error"]["class"], *class, "{record:#}");
+        assert!(record["error"]["message"].as_str().unwrap().len() > 20);
+        assert!(record["message"].as_str().unwrap().contains("palettes"), "the message is kept: {record:#}");
+    }
+}
+
+#[tokio::test]
+async fn bodies_that_are_no_envelope_are_recorded_too() {
+    let (setup, rig) = local().await;
+    for (i, (kind, body)) in [
+        ("application/json", &b"not json"[..]),
+        ("application/json", b""),
+        ("application/json", b"[1, 2]"),
+        ("application/json", br#"{"message": {"data": "%%%"}}"#),
+        ("application/json", br#"{"message": 7}"#),
+        ("application/cloudevents+json", br#"{"specversion": "1.0"}"#),
+        ("text/plain", b"\xff\xfe\x00"),
+    ]
+    .iter()
+    .enumerate()
+    {
+        let answer =
+            rig.client.post(rig.url("/")).header("content-type", *kind).body(body.to_vec()).send().await.unwrap();
+        assert_eq!(answer.status(), 204, "{kind} {body:?}");
+        let records = std::fs::read_dir(setup.file("palettes", "_failed")).unwrap();
+        assert_eq!(
+            records.filter(|entry| !entry.as_ref().unwrap().file_name().to_string_lossy().starts_with('.')).count(),
+            i + 1
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_failed_record_is_replaced_when_a_later_delivery_succeeds() {
+    let (setup, rig) = local().await;
+    let mut late = job("late", 1);
+    late["source"] = json!("gs://bases/late.jpg");
+    assert_eq!(rig.push(&late, "m1").await, 204);
+    assert_eq!(setup.manifest("u_1/late").unwrap()["error"]["class"], "source-not-found");
+    setup.put("bases", "late.jpg", &fixture("photo.jpg"));
+    assert_eq!(rig.push(&late, "m1").await, 204);
+    assert_eq!(whole(&setup, "u_1/late")["state"], "complete");
+}
+
+#[tokio::test]
+async fn a_job_without_a_name_gets_the_same_one_every_time_and_may_be_cached_for_ever() {
+    let (setup, rig) = local().await;
+    let mut job = job("x", 1);
+    job.as_object_mut().unwrap().remove("job_id");
+    let (status, first) = rig.post("/v1/render", &job).await;
+    assert_eq!(status, 200, "{first}");
+    let id = first["job_id"].as_str().unwrap();
+    assert!(id.starts_with("job-"), "{id}");
+    let (_, second) = rig.post("/v1/render", &job).await;
+    assert_eq!(first, second);
+    whole(&setup, &format!("u_1/{id}"));
+}
+
+#[tokio::test]
+async fn a_direct_request_is_answered_with_the_manifest_and_its_timings() {
+    let (setup, rig) = local().await;
+    let answer = rig.client.post(rig.url("/v1/render")).json(&job("d1", 2)).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let timing = answer.headers()["server-timing"].to_str().unwrap().to_owned();
+    assert!(timing.contains("decode;dur=") && timing.contains("total;dur="), "{timing}");
+    assert!(answer.headers().contains_key("x-request-id"));
+    let manifest: Value = answer.json().await.unwrap();
+    assert_eq!(manifest, setup.manifest("u_1/d1").unwrap());
+}
+
+#[tokio::test]
+async fn one_output_and_a_wish_for_a_picture_give_the_picture_and_store_nothing() {
+    let (setup, rig) = local().await;
+    let ask = |job: Value| rig.client.post(rig.url("/v1/render")).header("accept", "image/*").json(&job).send();
+    let answer = ask(job("p1", 1)).await.unwrap();
+    assert_eq!((answer.status().as_u16(), &answer.headers()["content-type"]), (200, &"image/jpeg".parse().unwrap()));
+    let picture = image::load_from_memory(&answer.bytes().await.unwrap()).unwrap();
+    assert_eq!(picture.width().max(picture.height()), 128);
+    assert!(!setup.file("palettes", "u_1/p1").exists());
+    let answer = ask(job("p1", 2)).await.unwrap();
+    assert_eq!(answer.status(), 406);
+}
+
+#[tokio::test]
+async fn a_picture_may_come_along_in_a_form() {
+    let (setup, rig) = local().await;
+    let form = |id: &str, picture: Vec<u8>| {
+        let mut job = job(id, 2);
+        job.as_object_mut().unwrap().remove("source");
+        reqwest::multipart::Form::new()
+            .text("job", job.to_string())
+            .part("image", reqwest::multipart::Part::bytes(picture).file_name("mine.jpg"))
+    };
+    let post = |form| rig.client.post(rig.url("/v1/render")).multipart(form).send();
+    let answer = post(form("f1", fixture("photo.jpg"))).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let manifest: Value = answer.json().await.unwrap();
+    assert_eq!(manifest["source"]["uri"], "upload:mine.jpg");
+    whole(&setup, "u_1/f1");
+    let answer = post(form("f2", b"no picture".to_vec())).await.unwrap();
+    assert_eq!(answer.status(), 422);
+    let answer = post(reqwest::multipart::Form::new().text("job", "{}")).await.unwrap();
+    assert_eq!(answer.status(), 400);
+}
+
+/// Every refusal of a direct request has its status, and says what was wrong.
+#[tokio::test]
+async fn direct_requests_get_their_documented_status() {
+    let (setup, rig) =
+        local_with(&[("CONCEPT_ALLOWED_SOURCES", "gs://bases"), ("CONCEPT_ALLOWED_DESTINATIONS", "gs://palettes")])
+            .await;
+    setup.put("bases", "bomb.png", &fixture("bomb.png"));
+    for (field, value, status, class) in [
+        ("source", json!("gs://bases/none.png"), 404, "source-not-found"),
+        ("source", json!("gs://other/a.png"), 403, "source-forbidden"),
+        ("source", json!("gs://bases/bomb.png"), 413, "picture-too-large"),
+        ("source", json!("ftp://host/a"), 422, "bad-source"),
+        ("destination", json!("gs://other"), 403, "destination-forbidden"),
+        ("palettes", json!("seven"), 422, "bad-job"),
+    ] {
+        let mut job = job("x", 1);
+        job[field] = value.clone();
+        let (got, answer) = rig.post("/v1/render", &job).await;
+        assert_eq!((got, answer["error"]["class"].as_str()), (status, Some(class)), "{field}: {value} gave {answer}");
+    }
+    assert!(!setup.file("palettes", "u_1").exists(), "a caller who is told needs no record");
+    for (method, path, status) in [("GET", "/v1/render", 405), ("POST", "/none", 404), ("GET", "/v1/jobs/none", 404)] {
+        let answer = rig.client.request(method.parse().unwrap(), rig.url(path)).send().await.unwrap();
+        assert_eq!(answer.status(), status, "{method} {path}");
+        assert!(answer.json::<Value>().await.unwrap()["error"]["message"].is_string());
+    }
+}
+
+#[tokio::test]
+async fn large_png_variations_get_a_copy_for_upload() {
+    let (setup, rig) = local_with(&[("CONCEPT_UPLOAD_MAX_SIZE_KB", "10")]).await;
+    let mut large = job("big", 1);
+    large["outputs"] = json!([{"format": "png"}, {"format": "png", "max_dimension": 16}, {"format": "jpeg"}]);
+    assert_eq!(rig.push(&large, "m1").await, 204);
+    let manifest = whole(&setup, "u_1/big");
+    let copies: Vec<&Value> =
+        manifest["variations"].as_array().unwrap().iter().map(|entry| &entry["upload"]["object"]).collect();
+    assert_eq!(copies, [&json!("palette_P0.upload.jpg"), &Value::Null, &Value::Null]);
+}
+
+#[tokio::test]
+async fn a_new_object_starts_the_default_job_and_the_workers_own_objects_do_not() {
+    let default = r#"{"palettes": {"generate": 2}, "outputs": [{"format": "jpeg", "max_dimension": 64}]}"#;
+    let (setup, rig) = local_with(&[("CONCEPT_DEFAULT_JOB", default)]).await;
+    let notice = |bucket: &str, name: &str| {
+        let mut envelope = wrapped(b"", &format!("n-{name}"));
+        envelope["message"]["attributes"] =
+            json!({"eventType": "OBJECT_FINALIZE", "bucketId": bucket, "objectId": name, "payloadFormat": "NONE"});
+        envelope
+    };
+    assert_eq!(rig.post("/", &notice("bases", "photo.jpg")).await.0, 204);
+    let users = std::fs::read_dir(setup.file("palettes", "_")).unwrap();
+    assert_eq!(users.count(), 1);
+    assert_eq!(rig.post("/", &notice("palettes", "_/x/palette_a.png")).await.0, 204);
+    assert!(!setup.file("palettes", "_failed").exists());
+}
+
+#[tokio::test]
+async fn health_readiness_warm_up_schema_and_metrics_answer() {
+    let (_setup, rig) = local().await;
+    for path in ["/health", "/api/v2/health"] {
+        let (status, body) = rig.get(path).await;
+        assert_eq!((status, &body["status"]), (200, &json!("ok")));
+    }
+    assert_eq!(rig.get("/ready").await.1["ready"], true);
+    let (status, warm) = rig.get("/warmup").await;
+    assert_eq!((status, &warm["warm"]), (200, &json!(true)));
+    let (_, schema) = rig.get("/v1/schema").await;
+    assert!(
+        schema["job"]["properties"]["palettes"].is_object()
+            && schema["manifest"]["properties"]["variations"].is_object()
+    );
+    rig.push(&job("j", 1), "m").await;
+    rig.push(&job("j", 1), "m").await;
+    let text = rig.client.get(rig.url("/metrics")).send().await.unwrap().text().await.unwrap();
+    assert!(text.contains("# TYPE") && text.contains("_bucket{"), "{text}");
+    let (_, numbers) = rig.get("/metrics.json").await;
+    for field in ["uptime", "requests", "cacheHitRate", "errorRate", "cache", "features"] {
+        assert!(!numbers[field].is_null(), "{field} in {numbers}");
+    }
+    assert_eq!(numbers["requests"]["cached"], 1);
+}
+
+#[tokio::test]
+async fn json_is_compressed_for_those_who_take_it() {
+    let (_setup, rig) = local().await;
+    let answer = rig.client.get(rig.url("/v1/schema")).header("accept-encoding", "gzip").send().await.unwrap();
+    assert_eq!(answer.headers()["content-encoding"], "gzip");
+}
+
+#[tokio::test]
+async fn h2c_is_spoken_too() {
+    let (_setup, rig) = local().await;
+    let client = reqwest::Client::builder().http2_prior_knowledge().no_proxy().build().unwrap();
+    let answer = client.get(rig.url("/health")).send().await.unwrap();
+    assert_eq!((answer.status().as_u16(), answer.version()), (200, reqwest::Version::HTTP_2));
+}
+
+#[tokio::test]
+async fn a_full_queue_answers_429_and_says_when_to_come_again() {
+    let (_setup, rig) = local_with(&[("CONCEPT_QUEUE_LIMIT", "1"), ("CONCEPT_THREADS", "1")]).await;
+    let jobs: Vec<Value> = (0..24).map(|i| job(&format!("q{i}"), 3)).collect();
+    let pushes = jobs.iter().map(|job| rig.push(job, "m"));
+    let statuses = futures_util::future::join_all(pushes).await;
+    assert!(statuses.contains(&429) && statuses.contains(&204), "{statuses:?}");
+    assert!(statuses.iter().all(|status| matches!(status, 204 | 429)), "{statuses:?}");
+    for line in rig.job_lines(24).await {
+        assert!(matches!(line["outcome"].as_str(), Some("complete" | "retry")), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn on_sigterm_it_takes_nothing_new_finishes_what_runs_and_ends_with_0() {
+    let (setup, mut rig) = local().await;
+    let job = job("last", 12);
+    let push = rig.push(&job, "m1");
+    let stop = async {
+        while rig.get("/v1/jobs/last?user_id=u_1").await.0 != 200 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        rig.ask_to_stop();
+        Instant::now()
+    };
+    let (status, asked) = futures_util::future::join(push, stop).await;
+    let ended = rig.ended().await;
+    assert_eq!(ended.code(), Some(0));
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+    // Either it was finished, or it is left to the next delivery: never half recorded.
+    match status {
+        204 => assert_eq!(whole(&setup, "u_1/last")["state"], "complete"),
+        503 => assert!(setup.manifest("u_1/last").is_none()),
+        other => panic!("{other}"),
+    }
+}
+
+#[tokio::test]
+async fn settings_that_would_leave_it_open_stop_it_before_it_listens() {
+    for (vars, args, word) in [
+        (&[("K_SERVICE", "w")][..], &["serve"][..], "CONCEPT_PUSH_AUTH"),
+        (&[("K_SERVICE", "w"), ("CONCEPT_PUSH_AUTH", "off")], &["serve"], "CONCEPT_PUSH_AUTH"),
+        (&[("CONCEPT_PUSH_AUTH", "verify")], &["serve"], "CONCEPT_PUSH_AUDIENCE"),
+        (&[], &["serve", "--listen", "0.0.0.0:0"], "--listen"),
+        (&[("PORT", "http")], &["serve"], "PORT"),
+        (&[("CONCEPT_DEFAULT_JOB", "{\"palettes\": 7}")], &["serve"], "CONCEPT_DEFAULT_JOB"),
+    ] {
+        let mut setup = Setup::local();
+        for (name, value) in vars {
+            setup = setup.with(name, value);
+        }
+        let said = setup.command(args).output().unwrap();
+        let text = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert_eq!(said.status.code(), Some(2), "{text}");
+        assert!(text.contains(word), "{text}");
+    }
+}
