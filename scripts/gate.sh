@@ -12,6 +12,8 @@
 #   libopencv-core-dev, libopencv-imgproc-dev, clang, g++    the feature opencv
 #   g++                                                      the fuzz targets
 #   cargo-deny                                               licences, bans, sources
+#   terraform, and the network for its provider              deploy/terraform
+#   the program shellcheck                                   shell scripts
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
@@ -40,6 +42,7 @@ step() {
         echo "TESTS: $name: $ran"
         counts+=("$name: $ran")
     fi
+    while IFS= read -r line; do skipped+=("in $name: $line"); done < <(sed -n 's/^SKIPPED: //p' "$log" | sort -u)
     printf -- '--- %s: %s (%d s)\n' "$name" "$outcome" $((SECONDS - start))
     if [ "$outcome" = ok ]; then passed+=("$name"); else failed+=("$name"); fi
 }
@@ -114,6 +117,22 @@ fuzz_targets() {
 dependencies() {
     # Checks look at every platform's crates, and --offline must find them.
     cargo fetch --locked && cargo deny --offline --log-level error check bans licenses sources
+}
+
+shell_scripts() {
+    files | grep -zE '(^|/)[^/]+\.sh$|^\.ci/run$' | xargs -0 shellcheck --severity=warning
+}
+
+# In a copy, so that neither state nor lock file is left behind. Tests read docs and filters, too.
+terraform_copy() {
+    mkdir "$scratch/terraform" && cp -R deploy docs "$scratch/terraform/" && rm -rf "$scratch/terraform/deploy/terraform/.terraform" &&
+        timeout 120 terraform -chdir="$scratch/terraform/deploy/terraform" init -backend=false -input=false -no-color
+}
+
+# Tests run against a mocked provider: nothing is contacted.
+terraform_checks() {
+    terraform -chdir="$scratch/terraform/deploy/terraform" validate -no-color &&
+        terraform -chdir="$scratch/terraform/deploy/terraform" test -no-color
 }
 
 # lints NAME FLAGS…
@@ -196,6 +215,25 @@ gate() {
             step "fuzz targets" fuzz_targets
         else
             skip "fuzz targets" "a C++ compiler is not installed"
+        fi
+
+        if ! has shellcheck; then
+            skip "shell scripts" "shellcheck is not installed"
+        elif ! git rev-parse --is-inside-work-tree >/dev/null 2>&1; then
+            skip "shell scripts" "this is no git checkout"
+        else
+            step "shell scripts" shell_scripts
+        fi
+
+        if has terraform; then
+            step "terraform, format" terraform fmt -check -diff -recursive deploy/terraform
+            if terraform_copy >"$scratch/terraform.log" 2>&1; then
+                step "terraform" terraform_checks
+            else
+                skip "terraform, validity and tests" "its provider cannot be had here: $(grep -m 1 'Error:' "$scratch/terraform.log")"
+            fi
+        else
+            skip "terraform" "terraform is not installed"
         fi
 
         if has cargo-deny; then

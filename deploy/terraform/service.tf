@@ -1,0 +1,95 @@
+resource "google_cloud_run_v2_service" "worker" {
+  count = local.service ? 1 : 0
+
+  name                = var.name
+  location            = var.region
+  ingress             = var.ingress
+  custom_audiences    = [local.service_url]
+  deletion_protection = var.deletion_protection
+  labels              = local.labels
+
+  # The schedule changes this number, never the template's: no new revision.
+  dynamic "scaling" {
+    for_each = var.business_hours == null ? [] : [var.min_instances]
+    content {
+      min_instance_count = scaling.value
+    }
+  }
+
+  template {
+    service_account                  = google_service_account.worker.email
+    execution_environment            = "EXECUTION_ENVIRONMENT_GEN2"
+    max_instance_request_concurrency = var.concurrency
+    timeout                          = "${var.request_timeout_seconds}s"
+    labels                           = local.labels
+
+    scaling {
+      min_instance_count = var.business_hours == null ? var.min_instances : 0
+      max_instance_count = var.max_instances
+    }
+
+    containers {
+      image = var.image
+      args  = ["serve"]
+
+      ports {
+        container_port = 8080
+      }
+
+      resources {
+        # Processors only while a request is under way; the worker does nothing in between.
+        cpu_idle          = true
+        startup_cpu_boost = true
+        limits = {
+          cpu    = tostring(var.cpu)
+          memory = "${var.memory_mib}Mi"
+        }
+      }
+
+      dynamic "env" {
+        for_each = merge(local.settings_push, local.settings)
+        content {
+          name  = env.key
+          value = env.value
+        }
+      }
+
+      startup_probe {
+        period_seconds    = 1
+        timeout_seconds   = 1
+        failure_threshold = 30
+        http_get {
+          path = "/ready"
+          port = 8080
+        }
+      }
+
+      liveness_probe {
+        period_seconds    = 10
+        timeout_seconds   = 1
+        failure_threshold = 6
+        http_get {
+          path = "/health"
+          port = 8080
+        }
+      }
+    }
+  }
+
+  lifecycle {
+    # Images are rolled out by cloudbuild.yaml, warm instances by the schedule.
+    ignore_changes = [client, client_version, scaling, template[0].containers[0].image]
+
+    precondition {
+      condition     = var.memory_mib <= 4096 * max(var.cpu, 1)
+      error_message = "Cloud Run gives at most 4 GiB of memory for each processor: raise cpu or lower memory_mib."
+    }
+  }
+
+  # Rights first, so that the first job finds them.
+  depends_on = [
+    google_storage_bucket_iam_member.worker_reads_bases,
+    google_storage_bucket_iam_member.worker_writes_variations,
+    google_pubsub_topic_iam_member.worker_publishes,
+  ]
+}
