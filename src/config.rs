@@ -132,7 +132,7 @@ settings! {
     /// subscription has a dead-letter policy. 0: never.
     max_delivery_attempts: u32 = 5, Accepts::Whole { min: 0, max: 100 };
     /// Seconds that running jobs have to finish after SIGTERM; what has not finished then is left to the next delivery.
-    shutdown_seconds: u64 = 8, Accepts::Whole { min: 0, max: 3_600 };
+    shutdown_seconds: u64 = 6, Accepts::Whole { min: 0, max: 3_600 };
     /// How callers prove who they are: `platform` (Cloud Run's IAM has checked the token; only its claims are read), `verify`
     /// (the token is checked against Google's keys) or `off` (anyone; listens on 127.0.0.1 only). Must be set on Cloud Run;
     /// elsewhere the default is `off`.

@@ -153,7 +153,12 @@ fn a_batch_that_is_run_again_makes_nothing_twice_and_a_bad_line_is_recorded_and_
         .unwrap();
     let run = || setup.command(&["batch", "jobs.ndjson"]).output().unwrap();
     assert_eq!(run().status.code(), Some(1));
-    assert_eq!(setup.manifest("_failed/line-2").unwrap()["error"]["class"], "bad-job");
+    let records: Vec<String> = std::fs::read_dir(setup.file("palettes", "_failed"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(records.len(), 1, "{records:?}");
+    assert_eq!(setup.manifest(&format!("_failed/{}", records[0])).unwrap()["error"]["class"], "bad-job");
     let changed = |id: &str| {
         std::fs::metadata(setup.file("palettes", &format!("u_1/{id}/manifest.json"))).unwrap().modified().unwrap()
     };

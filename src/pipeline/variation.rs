@@ -295,7 +295,7 @@ impl Maker<'_> {
         }
         let starts: Vec<Start> = outputs
             .iter()
-            .map(|output| if output.size == full { Start::Make } else { self.outlet.start(&output.object) })
+            .map(|output| if output.size == full { Start::Stop } else { self.outlet.start(&output.object) })
             .collect();
         // Also where all of them are stored: one may need its copy for upload. That is rare.
         if !filled && starts.iter().any(|start| *start != Start::Stop) {

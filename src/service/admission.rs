@@ -218,7 +218,9 @@ impl Shared {
                 }
             }
             let mut state = shared.state();
-            let Some(waiter) = state.queue.pop_front() else { return false };
+            // Meanwhile a permit may have grown, or the head may have gone.
+            let still = state.queue.front().is_some_and(|head| state.promised + head.bytes <= shared.capacity);
+            let Some(waiter) = state.queue.pop_front_if(|_| still) else { continue };
             state.promised += waiter.bytes;
             state.permits += 1;
             drop(state);

@@ -119,9 +119,14 @@ async fn settle(worker: &Worker, at: u64, line: Bytes) -> Delivered {
     let mut pause = FIRST_PAUSE;
     let mut attempt = 1;
     loop {
+        if worker.is_draining() {
+            tracing::debug!(job = at, "left to the next run");
+            return Delivered { disposition: Disposition::Unavailable, complete: false };
+        }
         let delivery = Delivery {
             payload: Payload::Job(line.clone()),
-            message_id: Some(format!("line-{}", at + 1)),
+            // Its record is named by what it says: lines of other files have the same numbers.
+            message_id: None,
             subscription: None,
             delivery_attempt: None,
             publish_time: None,

@@ -71,11 +71,15 @@ pub async fn run(
     let graceful = GracefulShutdown::new();
     tokio::pin!(shutdown);
     loop {
-        let Ok(permit) = connections.clone().acquire_owned().await else { break };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        let next = async {
+            let permit = connections.clone().acquire_owned().await;
+            (permit, listener.accept().await)
+        };
+        let (permit, accepted) = tokio::select! {
+            next = next => next,
             () = &mut shutdown => break,
         };
+        let Ok(permit) = permit else { break };
         let stream = match accepted {
             Ok((stream, _)) => stream,
             // Out of file descriptors, or the caller has gone again: the next one may have more luck.

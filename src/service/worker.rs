@@ -247,8 +247,9 @@ impl Worker {
         if let (Err(failure), Some(user), Some(job_id)) = (&result, &user, &facts.job_id) {
             self.shared.jobs.begin(user, job_id).failed(failure);
         }
+        // Also of duplicates that a message brought: whoever made it may have died before it could tell.
         if let (Ok(finished), Keep::Stored) = (&result, keep)
-            && !finished.duplicate
+            && (!finished.duplicate || origin == Origin::Message)
         {
             self.announce(&finished.manifest, &finished.folder).await;
         }
@@ -334,7 +335,11 @@ impl Worker {
         let Ok(json) = serde_json::to_vec(manifest) else { return };
         let attributes = record::attributes(manifest, folder);
         let attributes: Vec<(&str, &str)> = attributes.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        if let Err(error) = self.shared.publisher.result(json.into(), &attributes).await {
+        let published = match manifest.state {
+            State::Complete | State::Partial => self.shared.publisher.result(json.into(), &attributes).await,
+            State::Failed => self.shared.publisher.failed(json.into(), &attributes).await,
+        };
+        if let Err(error) = published {
             tracing::warn!(%error, job_id = manifest.job_id, "the result could not be published");
         }
     }
@@ -374,7 +379,8 @@ impl Worker {
 
     /// Waits until nothing runs any more, at most as long as the settings give.
     pub async fn drained(&self) {
-        let end = Instant::now() + self.shared.settings.shutdown;
+        // Counted from the signal, whoever else has waited since.
+        let end = self.drained_at().unwrap_or_else(Instant::now) + run::LAST_UPLOADS;
         while self.shared.running.load(Ordering::SeqCst) > 0 && Instant::now() < end {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

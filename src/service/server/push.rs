@@ -14,7 +14,7 @@ pub async fn push(State(face): State<Face>, headers: HeaderMap, body: Body) -> R
     if face.worker.is_draining() {
         return nack(Disposition::Unavailable);
     }
-    let length = reply::content_length(&headers).unwrap_or(1 << 20).min(MAX_BODY_BYTES as u64);
+    let length = reply::content_length(&headers).unwrap_or(MAX_BODY_BYTES as u64).min(MAX_BODY_BYTES as u64);
     let units = u32::try_from(length.div_ceil(1024).max(1)).unwrap_or(u32::MAX);
     let Ok(room) = face.bodies.clone().acquire_many_owned(units).await else {
         return nack(Disposition::Unavailable);

@@ -38,7 +38,10 @@ pub async fn look(storage: &Storage, folder: &Location) -> Result<Existing, Fail
     Ok(match read(storage, folder).await? {
         None => Existing::None,
         Some((None, _)) => Existing::Foreign,
-        Some((Some(manifest), generation)) if manifest.state == State::Failed => Existing::Failed { generation },
+        // A job none of whose variations could be made is as done as it will be.
+        Some((Some(manifest), generation)) if manifest.state == State::Failed && manifest.variations.is_empty() => {
+            Existing::Failed { generation }
+        }
         Some((Some(manifest), _)) => Existing::Final(Arc::new(manifest)),
     })
 }

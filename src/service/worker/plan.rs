@@ -7,6 +7,9 @@ use crate::service::failure::{Class, Failure};
 use crate::service::source::{Allowed, SourceAddress};
 use crate::service::storage::Location;
 
+/// The folder of records of messages that have no place of their own.
+pub const FAILED: &str = "_failed";
+
 /// A job that may be run, with its addresses read.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -60,6 +63,10 @@ impl Rules {
         generation: Option<String>,
     ) -> Result<Plan, Failure> {
         run::admit(&job, &self.options).map_err(|error| Failure::new(Class::BadJob, error.to_string()))?;
+        if job.user_id.as_deref() == Some(FAILED) {
+            let message = format!("user_id: {FAILED} is where failures are recorded; use another");
+            return Err(Failure::new(Class::BadJob, message));
+        }
         let destination = self.destination(&job)?;
         job.destination = Some(destination.to_string());
         let user = job.user_id.clone().unwrap_or_else(|| "_".into());

@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::Worker;
 use super::existing::{self, Existing};
+use super::plan::FAILED;
 use super::run::Facts;
 use super::uploads::Shelf;
 use crate::pipeline::identity::Identity;
@@ -12,9 +13,6 @@ use crate::pipeline::manifest::{Manifest, Source, State};
 use crate::pipeline::run::RECIPE_VERSION;
 use crate::service::failure::{Class, Failure};
 use crate::service::storage::Location;
-
-/// Where messages are recorded that have no place of their own.
-const FAILED: &str = "_failed";
 
 /// The most of a message that is kept in its record, bytes.
 const KEPT: usize = 64 << 10;
@@ -104,7 +102,7 @@ impl Worker {
         facts: &Facts,
     ) -> Result<(Manifest, Location), Failure> {
         let kept = Some(String::from_utf8_lossy(&message.body[..message.body.len().min(KEPT)]).into_owned());
-        let place = job.and_then(|job| {
+        let place = job.filter(|job| job.user_id.as_deref() != Some(FAILED)).and_then(|job| {
             let root = self.shared.rules.destination(job).ok()?;
             let job = Job { destination: Some(root.to_string()), ..job.clone() };
             let identity = Identity::new(&job, facts.generation.as_deref().unwrap_or_default(), self.options());
@@ -119,15 +117,18 @@ impl Worker {
             && failure.class != Class::Conflict
         {
             let shelf = self.shelf(&folder, &manifest.key);
-            let found = existing::look(&self.shared.storage, &folder).await?;
-            if !matches!(found, Existing::Final(_) | Existing::Foreign) {
-                match existing::write(&shelf, manifest.clone(), found).await {
-                    Ok((_, false)) => return Ok((manifest, folder)),
-                    // Somebody else finished it meanwhile: that stands, and this is recorded beside.
-                    Ok((_, true)) => {}
-                    Err(error) if error.class == Class::Conflict => {}
-                    Err(error) => return Err(error),
-                }
+            let written = match existing::look(&self.shared.storage, &folder).await {
+                Ok(Existing::Final(_) | Existing::Foreign) => Err(existing::conflict(&folder)),
+                Ok(found) => existing::write(&shelf, manifest.clone(), found).await,
+                Err(error) => Err(error),
+            };
+            match written {
+                Ok((_, false)) => return Ok((manifest, folder)),
+                // Somebody else finished it meanwhile: that stands, and this is recorded beside.
+                Ok((_, true)) => {}
+                // Taken, or a place that cannot be written to.
+                Err(error) if error.class.is_permanent() => {}
+                Err(error) => return Err(error),
             }
         }
         let Some(root) = &self.shared.rules.default_destination else {

@@ -28,9 +28,6 @@ use crate::service::storage::{Location, Stat};
 /// Requests for stored files that are under way at once when a job is resumed.
 const PROBES_AT_ONCE: usize = 16;
 
-/// Memory that is asked for first for a picture whose size nobody says, bytes.
-const UNKNOWN_SIZE: u64 = 16 << 20;
-
 /// How long storing may go on after the time to compute is up.
 pub const LAST_UPLOADS: Duration = Duration::from_secs(3);
 
@@ -116,7 +113,11 @@ impl Worker {
         let mut entry = self.shared.jobs.begin(&plan.user, &name);
         entry.stage(Stage::Fetching);
         let queued = Instant::now();
-        let opener = clock.in_time(self.shared.openers.acquire()).await?;
+        // A picture that came along has its memory already, and must not wait behind those that have none yet.
+        let opener = match &given {
+            Some(_) => None,
+            None => Some(clock.in_time(self.shared.openers.acquire()).await?),
+        };
         facts.queued += queued.elapsed();
 
         // Is it done already? Asked while the source is opened, where the job's name is known.
@@ -160,7 +161,8 @@ impl Worker {
             Some(generation) => identity_of(generation),
             None => {
                 if !source.is_whole() {
-                    let size = source.size.unwrap_or(UNKNOWN_SIZE);
+                    let most = self.shared.admission.occupancy().capacity / 2;
+                    let size = source.size.unwrap_or(self.shared.settings.max_source_bytes.min(most));
                     early = Some(clock.in_time(self.shared.admission.acquire(size)).await??);
                 }
                 let bytes = clock.in_time(source.whole()).await??;
@@ -391,11 +393,18 @@ impl Worker {
         timing("total", arrived.elapsed());
         let picture = picture.lock().unwrap_or_else(PoisonError::into_inner).take();
         if keep == Keep::Picture {
+            if manifest.variations.iter().any(|entry| entry.error.as_ref().is_some_and(|e| e.class == STOPPED)) {
+                return Err(clock.failure());
+            }
             let manifest = Arc::new(manifest);
-            entry.done(&manifest);
             return Ok(Finished { manifest, folder, duplicate: false, picture });
         }
-        self.link(&mut manifest, &folder).await?;
+        // Links are a convenience: the names are the truth, and links can be signed again.
+        match clock.last_call(self.link(&mut manifest, &folder)).await {
+            Some(Ok(())) => {}
+            Some(Err(error)) => tracing::warn!(%error, job_id = manifest.job_id, "the manifest has no links"),
+            None => return Err(clock.failure()),
+        }
         let written = clock.last_call(existing::write(&shelf, manifest, found)).await;
         let (manifest, duplicate) = written.unwrap_or_else(|| Err(clock.failure()))?;
         entry.done(&manifest);
@@ -618,11 +627,13 @@ impl Clock {
                 None => Duration::from_secs(1),
                 Some(end) => (end + LAST_UPLOADS).saturating_duration_since(Instant::now()),
             };
+            // What is done already is taken even when it is late.
+            let wait = left.clamp(Duration::from_millis(20), Duration::from_secs(1));
+            if let Ok(value) = tokio::time::timeout(wait, &mut work).await {
+                return Some(value);
+            }
             if left.is_zero() {
                 return None;
-            }
-            if let Ok(value) = tokio::time::timeout(left.min(Duration::from_secs(1)), &mut work).await {
-                return Some(value);
             }
         }
     }
