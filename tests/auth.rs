@@ -1,5 +1,7 @@
 //! Who may call, judged with tokens signed here and a key server whose keys rotate, vanish and stall.
 
+mod worker_rig;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -608,4 +610,49 @@ async fn keys_of_other_kinds_in_the_set_are_left_out() {
         found
     };
     assert!(verdicts.values().all(|&status| status == 401), "{verdicts:?}");
+}
+
+/// The program itself, not only its check of tokens.
+#[tokio::test]
+async fn the_worker_serves_those_whose_tokens_are_good_and_nobody_else() {
+    let server = KeyServer::start(&[public("a", &KEY_A)]).await;
+    let setup = worker_rig::Setup::local()
+        .with("CONCEPT_PUSH_AUTH", "verify")
+        .with("CONCEPT_PUSH_AUDIENCE", AUDIENCE)
+        .with("CONCEPT_PUSH_SERVICE_ACCOUNT", &format!("{ACCOUNT},{SCHEDULER}"))
+        .with("CONCEPT_OIDC_JWKS_URL", &format!("http://{}/certs", server.address));
+    setup.put("bases", "photo.jpg", &worker_rig::fixture("photo.jpg"));
+    let rig = setup.serve().await;
+    let message = |id: &str| worker_rig::wrapped(worker_rig::job(id, 1).to_string().as_bytes(), id);
+    let push = |id: &'static str, token: Option<String>| {
+        let request = rig.client.post(rig.url("/pubsub/push")).json(&message(id));
+        let request = match token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        };
+        async move { request.send().await.unwrap().status().as_u16() }
+    };
+    let with = |changes: Value| signed(&good_header(), &but(good_claims(), changes), &KEY_A);
+    assert_eq!(push("none", None).await, 401);
+    assert_eq!(push("forged", Some(token_of("a", &KEY_B))).await, 401);
+    assert_eq!(push("late", Some(with(json!({"exp": now() - 3600})))).await, 401);
+    assert_eq!(push("elsewhere", Some(with(json!({"aud": "https://other.example.com"})))).await, 401);
+    assert_eq!(push("stranger", Some(with(json!({"email": "x@demo.iam.gserviceaccount.com"})))).await, 403);
+    assert_eq!(push("good", Some(good_token())).await, 204);
+    let scheduler = with(json!({"email": SCHEDULER}));
+    let warm = rig.client.post(rig.url("/warmup")).bearer_auth(scheduler).send().await.unwrap();
+    assert_eq!(warm.status(), 200);
+    assert!(setup.manifest("u_1/good").is_some());
+    for id in ["none", "forged", "late", "elsewhere", "stranger"] {
+        assert!(setup.manifest(&format!("u_1/{id}")).is_none() && setup.manifest(&format!("_failed/{id}")).is_none());
+    }
+    for (method, path) in [("GET", "/metrics"), ("GET", "/v1/jobs/good"), ("POST", "/v1/render"), ("GET", "/warmup")] {
+        let answer = rig.client.request(method.parse().unwrap(), rig.url(path)).send().await.unwrap();
+        assert_eq!(answer.status(), 401, "{path}");
+    }
+    for path in ["/health", "/ready"] {
+        assert_eq!(rig.client.get(rig.url(path)).send().await.unwrap().status(), 200, "{path}");
+    }
+    let log = rig.log.lock().unwrap().join("\n");
+    assert!(!log.contains("eyJ"), "a token was logged");
 }

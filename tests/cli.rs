@@ -199,7 +199,7 @@ fn jobs_that_cannot_be_read_or_placed_are_refused() {
         (r#"{"source": "none.png"}"#, &["--out", "o"], "source: no file at none.png"),
         (r#"{"source": "file:///no/such.png"}"#, &["--out", "o"], "source: no file at /no/such.png"),
         (r#"{"source": "file://host/x.png"}"#, &["--out", "o"], "not an address of a local file"),
-        (r#"{"source": "https://example.com/x.png"}"#, &["--out", "o"], "https:// is not available in this version"),
+        (r#"{"source": "https://example.com/x.png"}"#, &["--out", "o"], "CONCEPT_SOURCE_HOSTS"),
         (r#"{"source": "gs://bases/none.png"}"#, &["--out", "o"], "source: no file at ./data/bases/none.png"),
         (r#"{"source": "gs://bases/../../picture.png"}"#, &["--out", "o"], "which local storage cannot hold"),
         (r#"{"source": "gs://../picture.png"}"#, &["--out", "o"], "names no valid bucket"),
@@ -214,13 +214,15 @@ fn jobs_that_cannot_be_read_or_placed_are_refused() {
 }
 
 #[test]
-fn bucket_names_need_local_storage() {
+fn a_job_in_storage_that_is_not_there_says_what_to_set() {
     let place = prepared();
     place.write("job.json", r#"{"source": "gs://bases/x.png", "palettes": {"generate": 7}}"#);
-    for storage in ["gcs", "memory"] {
-        let said = place.run_with(&["job", "job.json", "--out", "o"], &[("CONCEPT_STORAGE", storage)], b"");
-        assert_eq!(said.code, Some(2));
-        assert!(said.err.contains(&format!("CONCEPT_STORAGE={storage} is not available in this version; set")));
+    for (storage, word) in [("gcs", "CONCEPT_STORAGE_BUCKET_PALETTE"), ("memory", "set it to local:DIR or gcs")] {
+        for args in [&["job", "job.json", "--out", "o"][..], &["job", "job.json"]] {
+            let said = place.run_with(args, &[("CONCEPT_STORAGE", storage)], b"");
+            assert_eq!(said.code, Some(2));
+            assert!(said.err.contains(word), "{}", said.err);
+        }
     }
 }
 

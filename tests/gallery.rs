@@ -80,6 +80,7 @@ fn manifest(uri: &str, state: State) -> Manifest {
         peak_bytes: 71_000_000,
         error: None,
         message: None,
+        message_object: None,
         variations: Vec::new(),
     }
 }

@@ -227,3 +227,58 @@ async fn nothing_is_lost_doubled_or_overwritten_while_storage_fails_and_the_work
     assert!(server.objects("palettes", "_failed/").is_empty());
     println!("{} storage requests, {} of them failed on purpose", server.counts().total(), server.counts().failed);
 }
+
+#[tokio::test]
+async fn a_job_on_the_command_line_is_run_as_the_worker_would_and_twice_is_once() {
+    let (server, setup) = cloud().await;
+    std::fs::write(setup.folder.path().join("job.json"), job("cli", 2).to_string()).unwrap();
+    let run = |args: &'static [&'static str]| {
+        let mut command = setup.command(args);
+        tokio::task::spawn_blocking(move || command.output().unwrap())
+    };
+    for _ in 0..2 {
+        let said = run(&["job", "job.json"]).await.unwrap();
+        assert_eq!(said.status.code(), Some(0), "{}", String::from_utf8_lossy(&said.stderr));
+        assert!(String::from_utf8_lossy(&said.stdout).contains("2 files"), "{said:?}");
+        check_whole(&server, "u_1/cli");
+    }
+    // Into a folder of this machine, with the picture from storage.
+    let said = run(&["job", "job.json", "--out", "here"]).await.unwrap();
+    assert_eq!(said.status.code(), Some(0), "{}", String::from_utf8_lossy(&said.stderr));
+    assert!(setup.folder.path().join("here/palette_P1_128.jpg").is_file());
+    assert!(setup.folder.path().join("here/gallery.html").is_file());
+    // And a picture of this machine into storage.
+    let mut near = job("near", 1);
+    near["source"] = json!("near.jpg");
+    std::fs::write(setup.folder.path().join("near.jpg"), fixture("photo.jpg")).unwrap();
+    std::fs::write(setup.folder.path().join("near.json"), near.to_string()).unwrap();
+    let said = run(&["job", "near.json"]).await.unwrap();
+    assert_eq!(said.status.code(), Some(0), "{}", String::from_utf8_lossy(&said.stderr));
+    check_whole(&server, "u_1/near");
+}
+
+#[tokio::test]
+async fn a_batch_that_is_stopped_ends_in_time_and_leaves_the_rest_to_the_next_run() {
+    let (server, setup) = cloud().await;
+    server.faults(Faults { delay: Duration::from_millis(300), ..Faults::default() });
+    let lines: String = (0..40).map(|i| format!("{}\n", job(&format!("b{i}"), 2))).collect();
+    std::fs::write(setup.folder.path().join("jobs.ndjson"), lines).unwrap();
+    let mut program = setup.command(&["batch", "jobs.ndjson"]).stdout(std::process::Stdio::null()).spawn().unwrap();
+    let start = Instant::now();
+    while manifest(&server, "u_1/b0").is_none() {
+        assert!(start.elapsed() < PATIENCE, "nothing was made");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    std::process::Command::new("kill").args(["-TERM", &program.id().to_string()]).status().unwrap();
+    let asked = Instant::now();
+    let ended = tokio::task::spawn_blocking(move || program.wait().unwrap()).await.unwrap();
+    assert_eq!(ended.code(), Some(1), "jobs are left");
+    assert!(asked.elapsed() < Duration::from_secs(15), "{:?}", asked.elapsed());
+    server.faults(Faults::default());
+    let mut again = setup.command(&["batch", "jobs.ndjson"]);
+    let ended = tokio::task::spawn_blocking(move || again.output().unwrap()).await.unwrap();
+    assert_eq!(ended.status.code(), Some(0), "{}", String::from_utf8_lossy(&ended.stderr));
+    for i in 0..40 {
+        check_whole(&server, &format!("u_1/b{i}"));
+    }
+}

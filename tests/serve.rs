@@ -167,11 +167,9 @@ async fn bodies_that_are_no_envelope_are_recorded_too() {
         let answer =
             rig.client.post(rig.url("/")).header("content-type", *kind).body(body.to_vec()).send().await.unwrap();
         assert_eq!(answer.status(), 204, "{kind} {body:?}");
-        let records = std::fs::read_dir(setup.file("palettes", "_failed")).unwrap();
-        assert_eq!(
-            records.filter(|entry| !entry.as_ref().unwrap().file_name().to_string_lossy().starts_with('.')).count(),
-            i + 1
-        );
+        let entries = std::fs::read_dir(setup.file("palettes", "_failed")).unwrap();
+        let records = entries.filter(|entry| entry.as_ref().unwrap().path().join("manifest.json").exists());
+        assert_eq!(records.count(), i + 1);
     }
 }
 
@@ -185,6 +183,40 @@ async fn a_failed_record_is_replaced_when_a_later_delivery_succeeds() {
     setup.put("bases", "late.jpg", &fixture("photo.jpg"));
     assert_eq!(rig.push(&late, "m1").await, 204);
     assert_eq!(whole(&setup, "u_1/late")["state"], "complete");
+}
+
+#[tokio::test]
+async fn the_record_of_another_job_under_the_same_name_is_set_aside_not_lost() {
+    let (setup, rig) = local().await;
+    let mut wrong = job("j1", 1);
+    wrong["effects"] = json!(["dither"]);
+    assert_eq!(rig.push(&wrong, "m1").await, 204);
+    let record = setup.manifest("u_1/j1").unwrap();
+    assert_eq!(record["state"], "failed");
+    // Mended, it is another job, and takes the place.
+    assert_eq!(rig.push(&job("j1", 1), "m2").await, 204);
+    assert_eq!(whole(&setup, "u_1/j1")["state"], "complete");
+    let aside: Vec<String> = std::fs::read_dir(setup.file("palettes", "_failed"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| !name.starts_with('.'))
+        .collect();
+    assert_eq!(aside.len(), 1, "{aside:?}");
+    assert!(aside[0].starts_with("replaced-"));
+    assert_eq!(setup.manifest(&format!("_failed/{}", aside[0])).unwrap(), record);
+}
+
+#[tokio::test]
+async fn a_message_that_is_no_text_or_long_is_kept_whole_beside_its_record() {
+    let (setup, rig) = local().await;
+    let long = format!("{{\"source\": \"{}\"}}", "x".repeat(100 << 10)).into_bytes();
+    for (i, body) in [b"\xff\xfe no text".to_vec(), long].into_iter().enumerate() {
+        assert_eq!(rig.post("/", &wrapped(&body, &format!("k{i}"))).await.0, 204);
+        let record = setup.manifest(&format!("_failed/k{i}")).unwrap();
+        assert!(record.get("message").is_none());
+        let object = record["message_object"].as_str().unwrap().strip_prefix("gs://palettes/").unwrap();
+        assert_eq!(std::fs::read(setup.file("palettes", object)).unwrap(), body);
+    }
 }
 
 #[tokio::test]
@@ -303,6 +335,84 @@ async fn a_new_object_starts_the_default_job_and_the_workers_own_objects_do_not(
     assert_eq!(users.count(), 1);
     assert_eq!(rig.post("/", &notice("palettes", "_/x/palette_a.png")).await.0, 204);
     assert!(!setup.file("palettes", "_failed").exists());
+    // The record of one that failed says which object it was.
+    assert_eq!(rig.post("/", &notice("bases", "none.jpg")).await.0, 204);
+    let folders = std::fs::read_dir(setup.file("palettes", "_")).unwrap().map(|entry| entry.unwrap().file_name());
+    let records: Vec<Value> = folders
+        .filter_map(|name| setup.manifest(&format!("_/{}", name.to_str().unwrap())))
+        .filter(|manifest| manifest["state"] == "failed")
+        .collect();
+    assert_eq!(records.len(), 1);
+    let message: Value = serde_json::from_str(records[0]["message"].as_str().unwrap()).unwrap();
+    assert_eq!((&message["bucketId"], &message["objectId"]), (&json!("bases"), &json!("none.jpg")));
+}
+
+#[tokio::test]
+async fn results_of_a_default_job_with_a_place_of_its_own_start_nothing_either() {
+    let default =
+        r#"{"palettes": {"generate": 1}, "destination": "gs://elsewhere/made", "outputs": [{"format": "jpeg"}]}"#;
+    let (setup, rig) = local_with(&[("CONCEPT_DEFAULT_JOB", default)]).await;
+    let notice = json!({"message": {"messageId": "n", "attributes": {"eventType": "OBJECT_FINALIZE", "bucketId": "elsewhere",
+        "objectId": "made/_/x/palette_a.jpg", "payloadFormat": "NONE"}}, "subscription": "s"});
+    assert_eq!(rig.post("/", &notice).await.0, 204);
+    assert!(!setup.file("palettes", "_failed").exists() && !setup.file("elsewhere", "made").exists());
+}
+
+#[tokio::test]
+async fn a_job_outside_the_default_place_is_found_where_it_lies() {
+    let (_setup, rig) = local().await;
+    let mut elsewhere = job("j_ü", 1);
+    elsewhere["destination"] = json!("gs://other/place");
+    let answer = rig.client.post(rig.url("/v1/render")).json(&elsewhere).send().await.unwrap();
+    assert_eq!(answer.headers()["x-concept-manifest"], "gs://other/place/u_1/j_%C3%BC/manifest.json");
+    let (status, known) = rig.get("/v1/jobs/j_%C3%BC?user_id=u_1").await;
+    assert_eq!((status, &known["folder"]), (200, &json!("gs://other/place/u_1/j_ü")));
+}
+
+/// Neither who says nothing nor who says half of how HTTP/2 begins keeps a connection.
+#[tokio::test]
+async fn connections_that_do_not_say_what_they_want_are_closed() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let (_setup, rig) = local().await;
+    let silent = |head: &'static [u8]| {
+        let address = rig.address;
+        async move {
+            let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+            stream.write_all(head).await.unwrap();
+            let mut answer = Vec::new();
+            let read = tokio::time::timeout(Duration::from_secs(60), stream.read_to_end(&mut answer)).await;
+            // Closed or reset.
+            let _ = read.expect("the connection stays open");
+        }
+    };
+    tokio::join!(silent(b""), silent(b"PRI * HTTP/2.0"), silent(b"GET /health HTT"));
+}
+
+#[tokio::test]
+async fn a_form_that_finds_the_queue_full_is_refused_before_it_is_read() {
+    let (_setup, rig) = local_with(&[("CONCEPT_QUEUE_LIMIT", "1"), ("CONCEPT_THREADS", "1")]).await;
+    let fill = (0..4).map(|i| {
+        let (rig, job) = (&rig, job(&format!("fill{i}"), 40));
+        async move { rig.push(&job, "m").await }
+    });
+    let form = async {
+        let mut statuses = Vec::new();
+        for i in 0..40 {
+            let mut job = job(&format!("form{i}"), 1);
+            job.as_object_mut().unwrap().remove("source");
+            let form = reqwest::multipart::Form::new()
+                .text("job", job.to_string())
+                .part("image", reqwest::multipart::Part::bytes(fixture("photo.jpg")));
+            let answer = rig.client.post(rig.url("/v1/render")).multipart(form).send().await.unwrap();
+            statuses.push(answer.status().as_u16());
+            if statuses.contains(&429) {
+                break;
+            }
+        }
+        statuses
+    };
+    let (_, statuses) = futures_util::future::join(futures_util::future::join_all(fill), form).await;
+    assert!(statuses.contains(&429), "{statuses:?}");
 }
 
 #[tokio::test]
@@ -392,6 +502,29 @@ async fn settings_that_would_leave_it_open_stop_it_before_it_listens() {
         (&[], &["serve", "--listen", "0.0.0.0:0"], "--listen"),
         (&[("PORT", "http")], &["serve"], "PORT"),
         (&[("CONCEPT_DEFAULT_JOB", "{\"palettes\": 7}")], &["serve"], "CONCEPT_DEFAULT_JOB"),
+        (
+            &[("CONCEPT_DEFAULT_JOB", "{\"job_id\": \"j\", \"palettes\": {\"generate\": 1}}")],
+            &["serve"],
+            "CONCEPT_DEFAULT_JOB: job_id",
+        ),
+        (
+            &[
+                ("CONCEPT_DEFAULT_JOB", "{\"palettes\": {\"generate\": 1}}"),
+                ("CONCEPT_STORAGE_BUCKET_CONCEPT", "both"),
+                ("CONCEPT_STORAGE_BUCKET_PALETTE", "both"),
+            ],
+            &["serve"],
+            "CONCEPT_DEFAULT_JOB: pictures come from",
+        ),
+        (
+            &[
+                ("CONCEPT_PUSH_AUTH", "platform"),
+                ("CONCEPT_PUSH_AUDIENCE", "a"),
+                ("CONCEPT_PUSH_SERVICE_ACCOUNT", "a@b.c"),
+            ],
+            &["serve", "--listen", "0.0.0.0:0"],
+            "checks no signatures",
+        ),
     ] {
         let mut setup = Setup::local();
         for (name, value) in vars {

@@ -38,14 +38,18 @@ pub fn batch(args: &BatchArgs) -> Result<ExitCode, CliError> {
             bar.set_length(total);
             bar.set_position(through);
         };
-        let stop = worker.clone();
-        let watch = tokio::spawn(async move {
+        // The file stays in memory until the end: it counts like a picture.
+        let size = jobs.len() as u64;
+        let _permit = worker.permit_for(size).await.map_err(|failure| {
+            CliError::Failed(format!("JOBS.ndjson has {size} bytes: {failure}; or split the file"))
+        })?;
+        let stopped = async {
             asked_to_stop().await;
-            stop.drain();
-        });
+            worker.drain();
+            worker.drained().await;
+        };
         // Twice as many as compute: while some wait for storage, others have their turn. Memory is admission's affair.
-        let summary = batch::run(&worker, &jobs, shard, 2 * worker.processors(), progress).await;
-        watch.abort();
+        let summary = batch::run(&worker, &jobs.into(), shard, 2 * worker.processors(), progress, stopped).await;
         bar.finish_and_clear();
         worker.drained().await;
         Ok::<_, CliError>(summary)

@@ -34,41 +34,46 @@ pub fn run(run: &Run, screen: &MultiProgress) -> Result<ExitCode, CliError> {
     let result = run::run(&run.job, &run.source, &run.out, &run.options, &|event| progress.observe(event));
     progress.finish();
     let manifest = result.map_err(|error| failure(&error, run.job.source.as_ref()))?;
-    if let Some(error) = &manifest.error {
-        note(&format!("error: {}: {}", run.job.source, error.message));
+    let code = report(&manifest, &run.out.display().to_string(), run.json, run.quiet)?;
+    let gallery = run.out.join("gallery.html");
+    if !run.json && !run.quiet && manifest.state != State::Failed && run.options.gallery && gallery.exists() {
+        print(&format!("open {}\n", gallery.display()))?;
     }
-    let failed = failures(&manifest);
+    Ok(code)
+}
+
+/// Prints the summary or the manifest of a job whose results lie in `place`, and errors. The exit code is 0 only when every
+/// variation was made.
+pub fn report(manifest: &Manifest, place: &str, json: bool, quiet: bool) -> Result<ExitCode, CliError> {
+    if let Some(error) = &manifest.error {
+        note(&format!("error: {}: {}", manifest.source.uri, error.message));
+    }
+    let failed = failures(manifest);
     if !failed.is_empty() {
         note(&format!("error: {} of {} files could not be made:", failed.len(), manifest.variations.len()));
         failed.iter().for_each(|line| note(line));
     }
-    if run.json {
-        let json = serde_json::to_string_pretty(&manifest)
+    if json {
+        let json = serde_json::to_string_pretty(manifest)
             .map_err(|error| CliError::Failed(format!("cannot write the manifest as JSON: {error}")))?;
         print(&(json + "\n"))?;
-    } else if !run.quiet {
-        print(&summary(&manifest, run))?;
+    } else if !quiet {
+        print(&summary(manifest, place))?;
     }
     Ok(if manifest.state == State::Complete { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
-/// What a person wants to know: how many, where, how long, how much memory, and what to open.
-fn summary(manifest: &Manifest, run: &Run) -> String {
+/// What a person wants to know: how many, where, how long, how much memory.
+fn summary(manifest: &Manifest, out: &str) -> String {
     let made = || manifest.variations.iter().filter(|entry| entry.error.is_none());
     let bytes: u64 = made().map(|entry| entry.bytes).sum();
-    let out = run.out.display();
-    let mut text = match made().count() {
+    let text = match made().count() {
         0 => format!("no files in {out}, only {out}/manifest.json, which says why\n"),
         1 => format!("1 file, {}, in {out}\n", HumanBytes(bytes)),
         count => format!("{count} files, {}, in {out}\n", HumanBytes(bytes)),
     };
     let seconds = manifest.timings_ms.get("total").copied().unwrap_or(0.0) / 1000.0;
-    text += &format!("{seconds:.2} s, peak memory {}\n", HumanBytes(manifest.peak_bytes));
-    let gallery = run.out.join("gallery.html");
-    if run.options.gallery && made().next().is_some() && gallery.exists() {
-        text += &format!("open {}\n", gallery.display());
-    }
-    text
+    text + &format!("{seconds:.2} s, peak memory {}\n", HumanBytes(manifest.peak_bytes))
 }
 
 /// One line for each file that is missing.

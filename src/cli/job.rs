@@ -1,4 +1,7 @@
-//! `job`: one job message, run as the worker would under local storage.
+//! `job`: one job message, run as the worker would.
+//!
+//! With results in a folder of this machine the engine writes them, with a gallery; with results in Cloud Storage the worker
+//! does, with everything that it keeps to.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -6,10 +9,12 @@ use std::process::ExitCode;
 use concept_worker::config::{Config, StorageSetting};
 use concept_worker::pipeline::identity::{Identity, sha256_hex};
 use concept_worker::pipeline::job::{Job, MAX_JOB_BYTES};
+use concept_worker::service::failure::{Class, Failure};
+use concept_worker::service::worker::{Given, Keep, Surroundings};
 
 use super::finish::{self, Run};
 use super::input::{self, Input};
-use super::{CliError, JobArgs, start};
+use super::{CliError, JobArgs, start, worker};
 
 /// Runs the command.
 pub fn job(args: &JobArgs) -> Result<ExitCode, CliError> {
@@ -17,12 +22,24 @@ pub fn job(args: &JobArgs) -> Result<ExitCode, CliError> {
     let config = environment.config;
     let job = read(&args.job)?;
     finish::refuse_unavailable(&job)?;
-    let source_path = source_path(&job.source, &config)?;
+    let storage = config.storage.clone().or_default(false);
+    match (&storage, &args.out) {
+        (StorageSetting::Memory, _) => {
+            return Err(CliError::Usage(
+                "CONCEPT_STORAGE=memory would be empty, and gone with this command; set it to local:DIR or gcs".into(),
+            ));
+        }
+        (StorageSetting::Gcs, None) => return into_the_cloud(args, job, &config),
+        _ => {}
+    }
     let destination = match &args.out {
         Some(_) => None,
         None => Some(destination(&job, &config)?),
     };
-    let source = finish::source_input("source", &config).read(&source_path)?;
+    let source = match is_far(&job.source, &storage) {
+        true => fetch(&job.source, &config)?,
+        false => read_source(&job, &config)?,
+    };
     let out = match (&args.out, destination) {
         (Some(out), _) => out.clone(),
         (None, destination) => own_folder(&destination.unwrap_or_default(), &job, &source, &config)?,
@@ -31,6 +48,62 @@ pub fn job(args: &JobArgs) -> Result<ExitCode, CliError> {
     let mut options = config.run_options();
     options.gallery = !args.show.no_gallery;
     finish::run(&Run { job, source, out, options, json: args.show.json, quiet: args.common.quiet }, &screen)
+}
+
+/// The worker runs the job, and stores what it makes where the job says.
+fn into_the_cloud(args: &JobArgs, job: Job, config: &Config) -> Result<ExitCode, CliError> {
+    let given = match is_far(&job.source, &StorageSetting::Gcs) {
+        true => None,
+        false => Some(Given { bytes: read_source(&job, config)?, permit: None, place: None }),
+    };
+    let runtime = worker::runtime()?;
+    let finished = runtime.block_on(async {
+        let worker = worker::open(config, &surroundings()).await?;
+        let answer = worker.render(job, given, Keep::Stored).await;
+        answer.result.map_err(|failure| failed(&failure))
+    })?;
+    finish::report(&finished.manifest, &finished.folder.to_string(), args.show.json, args.common.quiet)
+}
+
+/// A picture that is no file of this machine, from where the worker would read it.
+fn fetch(source: &str, config: &Config) -> Result<Vec<u8>, CliError> {
+    // Of local storage nothing is wanted, not even its folder.
+    let storage = match config.storage.clone().or_default(false) {
+        StorageSetting::Local(_) => StorageSetting::Memory,
+        other => other,
+    };
+    let config = &Config { storage, ..config.clone() };
+    worker::runtime()?.block_on(async {
+        let worker = worker::open(config, &surroundings()).await?;
+        worker.picture(source).await.map_err(|failure| failed(&failure))
+    })
+}
+
+fn surroundings() -> Surroundings {
+    Surroundings::read(|name| std::env::var(name).ok())
+}
+
+/// Whether a picture is no file of this machine.
+fn is_far(source: &str, storage: &StorageSetting) -> bool {
+    match source.split_once("://") {
+        Some(("https" | "http", _)) => true,
+        Some(("gs", _)) => *storage == StorageSetting::Gcs,
+        _ => false,
+    }
+}
+
+fn read_source(job: &Job, config: &Config) -> Result<Vec<u8>, CliError> {
+    finish::source_input("source", config).read(&source_path(&job.source, config)?)
+}
+
+/// What the sender can mend is a matter of usage.
+fn failed(failure: &Failure) -> CliError {
+    match failure.class {
+        Class::BadJob | Class::BadSource | Class::SourceForbidden | Class::DestinationForbidden => {
+            CliError::Usage(failure.message.clone())
+        }
+        _ => CliError::Failed(failure.message.clone()),
+    }
 }
 
 /// The job in a file, strictly read.
@@ -54,7 +127,7 @@ fn source_path(source: &str, config: &Config) -> Result<PathBuf, CliError> {
         Some(("gs", _)) => input::local_object(&storage_root(config, source)?, source).map_err(usage),
         Some(("file", _)) => input::file_address(source).map_err(usage),
         Some((scheme, _)) => Err(usage(format!(
-            "{scheme}:// is not available in this version; download the picture and name the file, or use gs://"
+            "{scheme}:// is nothing that pictures are read from; name a file, or use gs:// or https://"
         ))),
     }
 }
@@ -88,8 +161,8 @@ fn storage_root(config: &Config, uri: &str) -> Result<PathBuf, CliError> {
     match config.storage.clone().or_default(false) {
         StorageSetting::Local(root) => Ok(root),
         other => Err(CliError::Usage(format!(
-            "{uri}: CONCEPT_STORAGE={} is not available in this version; set CONCEPT_STORAGE=local:DIR, where {} is \
-             the file DIR/bucket/name",
+            "{uri}: CONCEPT_STORAGE={} has no files on this machine; set CONCEPT_STORAGE=local:DIR, where {} is the file \
+             DIR/bucket/name",
             String::from(other),
             "gs://bucket/name"
         ))),

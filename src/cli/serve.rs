@@ -19,7 +19,7 @@ pub fn serve(args: &ServeArgs) -> Result<ExitCode, CliError> {
     let started = Instant::now();
     let stage = stage()?;
     let auth = Auth::new(&stage.config, stage.surroundings.on_cloud_run()).map_err(CliError::Usage)?;
-    let address = address(args.listen, &auth)?;
+    let address = address(args.listen, &auth, stage.surroundings.on_cloud_run())?;
     stage.runtime.block_on(async {
         let listener = TcpListener::bind(address).await.map_err(|error| {
             CliError::Failed(format!("cannot listen on {address}: {error}; set PORT or --listen to a free address"))
@@ -41,7 +41,7 @@ pub fn serve(args: &ServeArgs) -> Result<ExitCode, CliError> {
 }
 
 /// Where to listen: never beyond this machine where anyone may call.
-fn address(given: Option<SocketAddr>, auth: &Auth) -> Result<SocketAddr, CliError> {
+fn address(given: Option<SocketAddr>, auth: &Auth, on_cloud_run: bool) -> Result<SocketAddr, CliError> {
     let port = match std::env::var("PORT") {
         Ok(text) if !text.trim().is_empty() => text
             .trim()
@@ -49,14 +49,22 @@ fn address(given: Option<SocketAddr>, auth: &Auth) -> Result<SocketAddr, CliErro
             .map_err(|_| CliError::Usage(format!("PORT is {text:?}; give a port from 0 to 65535, or unset it")))?,
         _ => PORT,
     };
+    // Without Cloud Run before it, nobody has checked the signatures that mode `platform` relies on.
+    let unchecked = auth.trusts_the_platform() && !on_cloud_run;
     let address = given.unwrap_or_else(|| {
-        let ip = if auth.is_off() { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED };
+        let ip = if auth.is_off() || unchecked { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED };
         SocketAddr::new(IpAddr::V4(ip), port)
     });
     if auth.is_off() && !address.ip().is_loopback() {
         return Err(CliError::Usage(format!(
             "--listen: {address} is open to others, and anyone may call; set CONCEPT_PUSH_AUTH to `platform` or \
              `verify`, or listen on 127.0.0.1"
+        )));
+    }
+    if unchecked && !address.ip().is_loopback() {
+        return Err(CliError::Usage(format!(
+            "--listen: {address} is open to others, this is not Cloud Run, and CONCEPT_PUSH_AUTH=platform checks no \
+             signatures; set it to `verify`, or listen on 127.0.0.1"
         )));
     }
     Ok(address)

@@ -1,4 +1,4 @@
-//! What `serve`, `pull` and `batch` share: settings, logs, the runtime, the signals that stop them.
+//! What `serve`, `pull` and `batch` share, and `job` where it needs the worker: settings, logs, the runtime, the signals that stop them.
 
 use std::time::Duration;
 
@@ -32,14 +32,18 @@ pub fn stage() -> Result<Stage, CliError> {
     for unknown in &environment.unknown {
         tracing::warn!("{unknown}");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    Ok(Stage { config, surroundings, runtime: runtime()?, _log: guard })
+}
+
+/// Starts the runtime.
+pub fn runtime() -> Result<Runtime, CliError> {
+    tokio::runtime::Builder::new_multi_thread()
         .worker_threads(ASYNC_THREADS)
         // What the allocator keeps for a thread goes back when the thread ends.
         .thread_keep_alive(Duration::from_secs(2))
         .enable_all()
         .build()
-        .map_err(|error| CliError::Failed(format!("cannot start the runtime: {error}")))?;
-    Ok(Stage { config, surroundings, runtime, _log: guard })
+        .map_err(|error| CliError::Failed(format!("cannot start the runtime: {error}")))
 }
 
 /// Opens the worker.

@@ -26,9 +26,12 @@ pub struct Manifest {
     pub peak_bytes: u64,
     /// Why nothing could be made; absent when something was.
     pub error: Option<Failure>,
-    /// The message as it arrived, in the record of a failure, so that it can be sent again; cut at 64 KiB.
+    /// The message as it arrived, in the record of a failure, so that it can be sent again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// The object that holds it, `gs://bucket/name`, where it is longer than 64 KiB or no text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message_object: Option<String>,
     /// One entry per palette (or effect) and output.
     pub variations: Vec<VariationEntry>,
 }
@@ -48,7 +51,7 @@ pub enum State {
 /// The source picture as it was read.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Source {
-    /// Where it came from.
+    /// Where it came from; of a web address, without the query, which may hold a signature.
     pub uri: String,
     /// Storage generation; empty for files.
     pub generation: String,
@@ -66,6 +69,17 @@ pub struct Source {
     /// Distinct colours among its visible pixels.
     #[serde(default)]
     pub unique_colors: u64,
+}
+
+impl Source {
+    /// The address of a picture as others may see it: query, fragment and credentials of a web address are secrets.
+    pub fn shown(source: &str) -> String {
+        let Some((scheme @ ("http" | "https"), rest)) = source.split_once("://") else { return source.to_owned() };
+        let place = rest.split(['?', '#']).next().unwrap_or_default();
+        let (host, path) = place.split_at(place.find('/').unwrap_or(place.len()));
+        let host = host.rsplit('@').next().unwrap_or_default();
+        format!("{scheme}://{host}{path}")
+    }
 }
 
 /// A failure in words, with a class for machines.
@@ -151,4 +165,22 @@ pub struct MappingEntry {
     pub to: String,
     /// Share of the visible area, 0 to 1.
     pub share: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_of_a_web_address_holds_no_secret() {
+        for (source, shown) in [
+            ("https://host/a/b.png?X-Goog-Signature=s3cret#x", "https://host/a/b.png"),
+            ("https://user:pass@host/a@b.png", "https://host/a@b.png"),
+            ("https://host?sig=s3cret", "https://host"),
+            ("gs://bucket/what?is#this", "gs://bucket/what?is#this"),
+            ("photo.jpg", "photo.jpg"),
+        ] {
+            assert_eq!(Source::shown(source), shown);
+        }
+    }
 }

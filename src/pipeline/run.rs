@@ -13,7 +13,7 @@ use super::gallery::{self, Card, Preview};
 use super::identity::{Identity, sha256_hex};
 use super::job::{self, BackgroundAction, Format, GenerateRequest, Job, OutputRequest, PaletteRequest};
 use super::manifest::{Failure, Manifest, Source, State, VariationEntry};
-use super::outlet::{HandOver, Outlet};
+use super::outlet::{HandOver, Outlet, Start};
 use super::output::OutputFolder;
 use super::palette_file;
 use super::recoloring::Recoloring;
@@ -168,11 +168,12 @@ pub fn run(
 /// Runs `job` like [`run`], but hands each file over as soon as it is made, and writes nothing itself: neither pages nor the
 /// manifest, which is for the caller to complete and store.
 ///
-/// The job must have passed [`admit`].
+/// The job must have passed [`admit`]. `sha256` is the source's, lower-case hex.
 pub fn make(
     job: &Job,
     identity: &Identity,
     source: &[u8],
+    sha256: String,
     hand_over: HandOver<'_>,
     options: &RunOptions,
     observe: &(dyn Fn(Event) + Sync),
@@ -180,8 +181,7 @@ pub fn make(
     let start = Instant::now();
     let timings = Timings::default();
     let outlet = Outlet::HandOver(hand_over);
-    let (mut manifest, _) =
-        in_pool(|| produce(job, identity, source, sha256_hex(source), &outlet, options, &timings, observe));
+    let (mut manifest, _) = in_pool(|| produce(job, identity, source, sha256, &outlet, options, &timings, observe));
     close(&mut manifest, &timings, start);
     manifest
 }
@@ -214,12 +214,13 @@ fn produce(
         user_id: job.user_id.clone().unwrap_or_else(|| "_".into()),
         key: identity.key.clone(),
         state: State::Complete,
-        source: Source { uri: job.source.clone(), sha256, ..Source::default() },
+        source: Source { uri: Source::shown(&job.source), sha256, ..Source::default() },
         recipe_version: RECIPE_VERSION.into(),
         timings_ms: Default::default(),
         peak_bytes: 0,
         error: None,
         message: None,
+        message_object: None,
         variations: Vec::new(),
     };
     match Base::new(source, options, options.gallery, timings) {
@@ -389,6 +390,10 @@ fn render(
                 Ok(palette) => palette,
                 Err(failure) => return (fail(planned, failure, observe), None),
             };
+            // Time may be up before a variation is begun: then nothing of it is computed.
+            if planned.outputs.iter().all(|output| outlet.start(&output.object) == Start::Stop) {
+                return (fail(planned, &variation::stopped(), observe), None);
+            }
             // A bug must cost one variation, not the job.
             let made = catch_unwind(AssertUnwindSafe(|| {
                 let recoloring = Recoloring::new(base, &models, palette, &job.recolor, timings);
@@ -477,5 +482,36 @@ impl Pages {
         folder.write("gallery.html", page.as_bytes())?;
         timings.add("gallery", start);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn when_time_is_up_nothing_more_is_computed_and_every_file_says_so() {
+        let picture = std::fs::read("fixtures/images/photo.jpg").unwrap();
+        let job = Job::from_json(br#"{"source": "photo.jpg", "palettes": {"generate": 3}}"#).unwrap();
+        let options = RunOptions { gallery: false, ..RunOptions::default() };
+        let sha256 = sha256_hex(&picture);
+        let identity = Identity::new(&job, &sha256, &options);
+        let taken = AtomicUsize::new(0);
+        let take = |_| {
+            taken.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        };
+        let hand_over = HandOver { start: &|_| Start::Stop, take: &take };
+        let manifest = make(&job, &identity, &picture, sha256, hand_over, &options, &|_| ());
+        assert_eq!((manifest.variations.len(), taken.into_inner()), (3, 0));
+        for entry in &manifest.variations {
+            assert_eq!(entry.error.as_ref().unwrap().class, variation::STOPPED);
+            assert!(entry.metrics.is_empty());
+        }
+        for stage in ["assign", "table", "encode"] {
+            assert!(!manifest.timings_ms.contains_key(stage), "{stage}");
+        }
     }
 }

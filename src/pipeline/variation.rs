@@ -108,9 +108,17 @@ pub fn object_names(palettes: &[impl AsRef<str>], outputs: &[OutputRequest]) -> 
     palettes.iter().map(|name| of(name.as_ref())).collect()
 }
 
+/// How names of copies for upload end.
+const UPLOAD_SUFFIX: &str = ".upload.jpg";
+
 /// The name of the copy for upload beside the file `object`.
 pub fn upload_name(object: &str) -> String {
-    format!("{}.upload.jpg", object.strip_suffix(".png").unwrap_or(object))
+    format!("{}{UPLOAD_SUFFIX}", object.strip_suffix(".png").unwrap_or(object))
+}
+
+/// Whether a file of this name is the copy of another.
+pub fn is_upload_name(object: &str) -> bool {
+    object.ends_with(UPLOAD_SUFFIX)
 }
 
 impl PlannedOutput {
@@ -236,10 +244,16 @@ impl MakeError {
             Self::Encode(error @ EncodeError::TooWide { .. }) => ("output-too-large", error.to_string()),
             Self::Encode(error @ EncodeError::Io(_)) => ("storage", error.to_string()),
             Self::Encode(error) => ("encoder", error.to_string()),
-            Self::Stopped => (STOPPED, "time was up before it could be made; the next delivery makes it".to_owned()),
+            Self::Stopped => return stopped(),
         };
         Failure { class: class.into(), message }
     }
+}
+
+/// The failure of a file that was not begun because time was up.
+pub fn stopped() -> Failure {
+    let message = "time was up before it could be made; the next delivery makes it";
+    Failure { class: STOPPED.into(), message: message.into() }
 }
 
 /// What every file of one variation is made of.

@@ -138,6 +138,11 @@ impl Auth {
         matches!(self, Self::Off)
     }
 
+    /// Whether somebody else has to check signatures first, so that the server must not be reached past them.
+    pub const fn trusts_the_platform(&self) -> bool {
+        matches!(self, Self::Platform(_))
+    }
+
     /// Whether a request with these headers may be served.
     ///
     /// # Errors

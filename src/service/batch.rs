@@ -89,19 +89,30 @@ pub async fn read(storage: &Storage, location: &Location) -> Result<Vec<u8>, Sto
 
 /// Works on this task's lines, several at once; blank ones are none. `progress` is told of each that is through, and of how
 /// many there are.
-pub async fn run(worker: &Worker, jobs: &[u8], shard: Shard, at_once: usize, progress: impl Fn(u64, u64)) -> Summary {
-    let mine: Vec<(u64, Bytes)> = jobs
-        .split(|&byte| byte == b'\n')
-        .map(<[u8]>::trim_ascii)
-        .filter(|line| !line.is_empty())
-        .zip(0u64..)
-        .filter(|(_, at)| shard.holds(*at))
-        .map(|(line, at)| (at, Bytes::copy_from_slice(line)))
-        .collect();
-    let total = mine.len() as u64;
+///
+/// Ends early once `stopped` is ready; what was not through by then is unsettled.
+pub async fn run(
+    worker: &Worker,
+    jobs: &Bytes,
+    shard: Shard,
+    at_once: usize,
+    progress: impl Fn(u64, u64),
+    stopped: impl Future<Output = ()>,
+) -> Summary {
+    let mine = || {
+        let lines = jobs.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
+        lines.zip(0u64..).filter(|(_, at)| shard.holds(*at)).map(|(line, at)| (at, jobs.slice_ref(line)))
+    };
+    let total = mine().count() as u64;
     let mut summary = Summary { jobs: total, ..Summary::default() };
-    let mut through = stream::iter(mine).map(|(at, line)| settle(worker, at, line)).buffer_unordered(at_once.max(1));
-    while let Some(delivered) = through.next().await {
+    let mut through = stream::iter(mine()).map(|(at, line)| settle(worker, at, line)).buffer_unordered(at_once.max(1));
+    tokio::pin!(stopped);
+    loop {
+        let delivered = tokio::select! {
+            delivered = through.next() => delivered,
+            () = &mut stopped => None,
+        };
+        let Some(delivered) = delivered else { break };
         match delivered {
             Delivered { disposition: Disposition::Acknowledge, complete } => {
                 summary.settled += 1;
@@ -111,6 +122,7 @@ pub async fn run(worker: &Worker, jobs: &[u8], shard: Shard, at_once: usize, pro
         }
         progress(summary.settled + summary.unsettled, total);
     }
+    summary.unsettled = total - summary.settled;
     summary
 }
 

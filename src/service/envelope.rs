@@ -76,6 +76,20 @@ pub struct ObjectEvent {
     pub work_key: Option<String>,
 }
 
+impl ObjectEvent {
+    /// The event as the attributes of a bucket's notification, JSON: for the record, and to be published again.
+    pub fn to_notification(&self) -> Bytes {
+        let notification = serde_json::json!({
+            "eventType": "OBJECT_FINALIZE",
+            "payloadFormat": "NONE",
+            "bucketId": self.bucket,
+            "objectId": self.name,
+            "objectGeneration": self.generation,
+        });
+        notification.to_string().into()
+    }
+}
+
 /// What was read, or what is wrong with it in a sentence for people.
 type Reading<T> = Result<T, String>;
 

@@ -8,10 +8,17 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::failure::Failure;
+use super::storage::Location;
 use crate::pipeline::manifest::{self, Manifest};
 
-/// Jobs that are remembered.
-pub const MAX_SIZE: u64 = 1_000;
+/// The most jobs that are remembered.
+const MAX_SIZE: u64 = 1_000;
+
+/// What remembering a job takes at least, bytes: its manifest, if it has some seven variations.
+const JOB_BYTES: u64 = 32 << 10;
+
+/// What each variation in a manifest takes, bytes, counted from above.
+const VARIATION_BYTES: u64 = 4 << 10;
 
 /// How long a job is remembered after its last news.
 pub const TIME_TO_LIVE: Duration = Duration::from_secs(900);
@@ -39,6 +46,8 @@ pub struct Status {
     pub job_id: String,
     /// Whose it is.
     pub user_id: String,
+    /// Where its objects lie, `gs://bucket/…`.
+    pub folder: String,
     /// Where it stands.
     pub stage: Stage,
     /// Files stored so far.
@@ -55,10 +64,11 @@ pub struct Status {
 
 impl Status {
     /// What a manifest says of a job that another instance ran.
-    pub fn of_manifest(manifest: Manifest) -> Self {
+    pub fn of_manifest(folder: &Location, manifest: Manifest) -> Self {
         Self {
             job_id: manifest.job_id.clone(),
             user_id: manifest.user_id.clone(),
+            folder: folder.to_string(),
             stage: Stage::Done,
             stored: manifest.variations.iter().filter(|entry| entry.error.is_none()).count(),
             total: manifest.variations.len(),
@@ -68,30 +78,50 @@ impl Status {
     }
 }
 
-/// The jobs of this instance, at most [`MAX_SIZE`]. Clones share them.
+/// The jobs of this instance: at most a thousand, and what is known of them bounded in bytes. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Jobs {
-    known: Cache<(String, String), Arc<Status>>,
+    known: Cache<Location, Arc<Status>>,
+    max_size: u64,
 }
 
 /// One job's entry, written to as the job goes on.
 #[derive(Debug, Clone)]
-pub struct Entry {
+pub struct Entry(Option<Named>);
+
+/// Whose entry it is.
+#[derive(Debug, Clone)]
+struct Named {
     jobs: Jobs,
+    folder: Location,
     user_id: String,
     job_id: String,
 }
 
-impl Default for Jobs {
-    fn default() -> Self {
-        Self { known: Cache::builder().max_capacity(MAX_SIZE).time_to_live(TIME_TO_LIVE).build() }
-    }
-}
-
 impl Jobs {
-    /// Begins a job's entry, or goes on with it.
-    pub fn begin(&self, user_id: &str, job_id: &str) -> Entry {
-        let entry = Entry { jobs: self.clone(), user_id: user_id.to_owned(), job_id: job_id.to_owned() };
+    /// Room for jobs in a process that may hold `memory_limit` bytes; they take a tenth of that at most.
+    pub fn new(memory_limit: u64) -> Self {
+        let max_size = (memory_limit / 10 / JOB_BYTES).clamp(1, MAX_SIZE);
+        let known = Cache::builder()
+            .max_capacity(max_size * JOB_BYTES)
+            .weigher(|_, status: &Arc<Status>| {
+                let variations = status.manifest.as_ref().map_or(0, |manifest| manifest.variations.len() as u64);
+                u32::try_from((variations * VARIATION_BYTES).max(JOB_BYTES)).unwrap_or(u32::MAX)
+            })
+            .time_to_live(TIME_TO_LIVE)
+            .support_invalidation_closures()
+            .build();
+        Self { known, max_size }
+    }
+
+    /// Begins the entry of the job in `folder`, or goes on with it.
+    pub fn begin(&self, folder: &Location, user_id: &str, job_id: &str) -> Entry {
+        let entry = Entry(Some(Named {
+            jobs: self.clone(),
+            folder: folder.clone(),
+            user_id: user_id.to_owned(),
+            job_id: job_id.to_owned(),
+        }));
         entry.update(|status| {
             status.stage = Stage::Queued;
             status.error = None;
@@ -101,10 +131,9 @@ impl Jobs {
 
     /// What is known of a job; without a user, of any user's job of this name.
     pub fn get(&self, user_id: Option<&str>, job_id: &str) -> Option<Arc<Status>> {
-        match user_id {
-            Some(user_id) => self.known.get(&(user_id.to_owned(), job_id.to_owned())),
-            None => self.known.iter().find(|(key, _)| key.1 == job_id).map(|(_, status)| status),
-        }
+        let is_it =
+            |status: &Status| status.job_id == job_id && user_id.is_none_or(|user_id| status.user_id == user_id);
+        self.known.iter().map(|(_, status)| status).find(|status| is_it(status))
     }
 
     /// How many are known.
@@ -113,21 +142,35 @@ impl Jobs {
         self.known.entry_count()
     }
 
-    /// Forgets all of them.
-    pub fn clear(&self) {
-        self.known.invalidate_all();
+    /// The most that are remembered.
+    pub const fn max_size(&self) -> u64 {
+        self.max_size
+    }
+
+    /// Forgets those that are done; their manifests are stored.
+    pub fn forget_done(&self) {
+        // Only a cache built without support for it refuses.
+        if self.known.invalidate_entries_if(|_, status| status.stage == Stage::Done).is_err() {
+            self.known.invalidate_all();
+        }
     }
 }
 
 impl Entry {
+    /// The entry of a job whose name is not known yet: nobody can ask for it.
+    pub const fn unnamed() -> Self {
+        Self(None)
+    }
+
     /// Changes what is known.
     pub fn update(&self, change: impl FnOnce(&mut Status)) {
-        let key = (self.user_id.clone(), self.job_id.clone());
-        self.jobs.known.entry(key).and_upsert_with(|old| {
+        let Some(named) = &self.0 else { return };
+        named.jobs.known.entry(named.folder.clone()).and_upsert_with(|old| {
             let mut status = old.map_or_else(
                 || Status {
-                    job_id: self.job_id.clone(),
-                    user_id: self.user_id.clone(),
+                    job_id: named.job_id.clone(),
+                    user_id: named.user_id.clone(),
+                    folder: named.folder.to_string(),
                     stage: Stage::Queued,
                     stored: 0,
                     total: 0,
@@ -171,24 +214,62 @@ mod tests {
     use super::super::failure::Class;
     use super::*;
 
-    #[test]
-    fn jobs_of_the_same_name_are_told_apart_by_user() {
-        let jobs = Jobs::default();
-        jobs.begin("u1", "j").stage(Stage::Making);
-        jobs.begin("u2", "j").failed(&Failure::new(Class::Deadline, "late"));
-        assert_eq!(jobs.get(Some("u1"), "j").unwrap().stage, Stage::Making);
-        assert_eq!(jobs.get(Some("u2"), "j").unwrap().error.as_ref().unwrap().class, "deadline");
-        assert!(jobs.get(None, "j").is_some() && jobs.get(None, "other").is_none());
-        assert_eq!(jobs.size(), 2);
-        assert_eq!(jobs.begin("u2", "j").jobs.get(Some("u2"), "j").unwrap().error, None);
+    fn begin(jobs: &Jobs, user: &str, id: &str) -> Entry {
+        jobs.begin(&Location::parse(&format!("gs://palettes/{user}/{id}")).unwrap(), user, id)
     }
 
     #[test]
-    fn the_number_of_jobs_is_bounded() {
-        let jobs = Jobs::default();
-        for i in 0..3 * MAX_SIZE {
-            jobs.begin("u", &i.to_string());
+    fn jobs_of_the_same_name_are_told_apart_by_user_and_by_place() {
+        let jobs = Jobs::new(1 << 30);
+        begin(&jobs, "u1", "j").stage(Stage::Making);
+        begin(&jobs, "u2", "j").failed(&Failure::new(Class::Deadline, "late"));
+        jobs.begin(&Location::parse("gs://other/u1/j").unwrap(), "u1", "j");
+        assert_eq!(jobs.get(Some("u2"), "j").unwrap().error.as_ref().unwrap().class, "deadline");
+        assert!(jobs.get(None, "j").is_some() && jobs.get(None, "other").is_none());
+        assert_eq!(jobs.size(), 3);
+        begin(&jobs, "u2", "j");
+        assert_eq!(jobs.get(Some("u2"), "j").unwrap().error, None);
+    }
+
+    #[test]
+    fn the_number_of_jobs_is_bounded_and_so_is_what_is_known_of_them() {
+        for (limit, most) in [(1 << 30, 1_000), (32 << 20, 102)] {
+            let jobs = Jobs::new(limit);
+            for i in 0..3_000 {
+                begin(&jobs, "u", &i.to_string());
+            }
+            assert_eq!(jobs.max_size(), most);
+            assert!(jobs.size() <= most, "{}", jobs.size());
         }
-        assert!(jobs.size() <= MAX_SIZE, "{}", jobs.size());
+        // A manifest of a thousand variations counts as a hundred and more.
+        let jobs = Jobs::new(32 << 20);
+        let manifest = Arc::new(Manifest {
+            variations: vec![Default::default(); 700],
+            ..serde_json::from_value(serde_json::json!({
+                "job_id": "", "user_id": "", "key": "", "state": "complete", "recipe_version": "", "timings_ms": {},
+                "peak_bytes": 0, "error": null, "variations": [], "source": {"uri": "", "generation": "", "sha256": ""},
+            }))
+            .unwrap()
+        });
+        for i in 0..10 {
+            begin(&jobs, "u", &i.to_string()).done(&manifest);
+        }
+        assert!(jobs.size() <= 1, "{}", jobs.size());
+    }
+
+    #[test]
+    fn running_jobs_are_not_forgotten_with_those_that_are_done() {
+        let jobs = Jobs::new(1 << 30);
+        begin(&jobs, "u", "runs").stage(Stage::Making);
+        begin(&jobs, "u", "done").failed(&Failure::new(Class::Deadline, "late"));
+        jobs.forget_done();
+        assert!(jobs.get(Some("u"), "runs").is_some() && jobs.get(Some("u"), "done").is_none());
+    }
+
+    #[test]
+    fn a_job_without_a_name_yet_is_nobodys() {
+        let jobs = Jobs::new(1 << 30);
+        Entry::unnamed().stage(Stage::Making);
+        assert_eq!(jobs.size(), 0);
     }
 }

@@ -14,8 +14,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::auth::Auth;
 use super::worker::Worker;
@@ -34,6 +35,12 @@ const BODIES: usize = 32 << 20;
 
 /// Streams at once on one h2c connection: the front end multiplexes every request of an instance.
 const MAX_STREAMS: u32 = 1_024;
+
+/// How every connection of HTTP/2 begins (RFC 9113, 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// How often a connection that has begun with a part of [`PREFACE`] is looked at for the rest.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// What handlers share.
 #[derive(Clone)]
@@ -67,6 +74,7 @@ pub async fn run(
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(64 << 10)
         .keep_alive_interval(Duration::from_secs(30));
+    let http = Arc::new(http);
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let graceful = GracefulShutdown::new();
     tokio::pin!(shutdown);
@@ -92,14 +100,18 @@ pub async fn run(
         // Answers are small and complete: they must not wait for more.
         let _ = stream.set_nodelay(true);
         let service = TowerToHyperService::new(router.clone());
-        let connection = http.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
-        let connection = graceful.watch(connection);
+        let (http, watcher) = (http.clone(), graceful.watcher());
         tokio::spawn(async move {
+            let _permit = permit;
+            if timeout(HEAD_TIMEOUT, protocol_is_clear(&stream)).await.is_err() {
+                tracing::debug!("a connection said nothing");
+                return;
+            }
+            let connection = http.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
             // A caller who breaks off is no event.
-            if let Err(error) = connection.await {
+            if let Err(error) = watcher.watch(connection).await {
                 tracing::debug!(%error, "a connection ended early");
             }
-            drop(permit);
         });
     }
     drop(listener);
@@ -107,6 +119,18 @@ pub async fn run(
     tracing::info!(running = worker.running(), "stopping: no new jobs, those that run may finish");
     worker.drained().await;
     // What has been answered is also sent.
-    let _ = tokio::time::timeout(Duration::from_secs(1), graceful.shutdown()).await;
+    let _ = timeout(Duration::from_secs(1), graceful.shutdown()).await;
     Ok(())
+}
+
+/// Waits until a connection has said enough to tell which HTTP it speaks, or has ended: the library that tells them apart
+/// waits for that without a limit.
+async fn protocol_is_clear(stream: &TcpStream) {
+    let mut head = [0; PREFACE.len()];
+    while let Ok(length) = stream.peek(&mut head).await {
+        if length == 0 || length == PREFACE.len() || !PREFACE.starts_with(&head[..length]) {
+            return;
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
 }

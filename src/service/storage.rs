@@ -104,6 +104,8 @@ pub enum ObjectKind {
     Picture(Format),
     /// A manifest: the commit mark of a job, or the record of a failure.
     Manifest,
+    /// A message that a record is about, as it arrived.
+    Message,
 }
 
 /// Everything about an object that is decided before its bytes exist.
@@ -125,6 +127,7 @@ impl ObjectKey {
         match self.kind {
             ObjectKind::Picture(format) => format.content_type(),
             ObjectKind::Manifest => "application/json",
+            ObjectKind::Message => "application/octet-stream",
         }
     }
 
@@ -135,6 +138,7 @@ impl ObjectKey {
             (ObjectKind::Picture(_), false) => "public, max-age=3600",
             // A failed manifest is replaced when a later delivery succeeds.
             (ObjectKind::Manifest, _) => "no-cache",
+            (ObjectKind::Message, _) => "private, no-store",
         }
     }
 }

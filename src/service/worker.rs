@@ -3,9 +3,15 @@
 //! A delivery is worked on in a task of its own: a caller who goes away stops it from beginning new files, but what is made is
 //! still stored, so that the next delivery finds it.
 
+mod claim;
+mod clock;
 mod existing;
+mod fetch;
+mod line;
+mod links;
 mod open;
 mod plan;
+mod produce;
 mod record;
 mod run;
 mod uploads;
@@ -14,32 +20,45 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use tokio::sync::Semaphore;
+use tokio::time::{timeout, timeout_at};
 use tracing::Instrument as _;
 
-use super::admission::{Admission, Occupancy, Permit};
+use super::admission::{Admission, Occupancy, Permit, Place};
 use super::compute::Lanes;
 use super::envelope::{Delivery, Payload};
 use super::failure::{Class, Disposition, Failure};
 use super::jobs::{Jobs, Status};
-use super::log::{self, JobLine, Outcome};
+use super::log::{self, JobLine};
 use super::memory::{self, MemoryLimit};
 use super::metrics::Metrics;
 use super::publish::Publisher;
-use super::source::Sources;
+use super::source::{SourceAddress, Sources};
 use super::storage::{Location, Storage};
 use crate::pipeline::job::{Job, Mode};
 use crate::pipeline::manifest::{Manifest, State};
 use crate::pipeline::run::RunOptions;
 
+use clock::LAST_UPLOADS;
+use line::About;
+pub use links::escaped;
 pub use open::{Settings, Surroundings};
 pub use plan::Rules;
 use run::{Facts, Task};
 pub use run::{Finished, Given, Keep};
 
-/// How long before a push request's deadline its answer is on its way.
+/// How long before a push request's deadline a job begins nothing more. Of this, [`LAST_UPLOADS`] are for storing, and
+/// [`LAST_WORDS`] for the record or the announcement.
 const ANSWER_EARLY: Duration = Duration::from_secs(8);
+
+/// How long recording and announcing may go on after storing.
+const LAST_WORDS: Duration = Duration::from_secs(4);
+
+/// How long they may take where there is no deadline.
+const UNHURRIED: Duration = Duration::from_secs(120);
+
+/// How long a caller who brings a picture waits for memory.
+const FORM_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The worker: storage, memory, processors, and everything that is known of jobs. Clones share it.
 #[derive(Clone)]
@@ -108,15 +127,6 @@ impl Drop for Running {
     }
 }
 
-/// Who is told how it ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Origin {
-    /// A message: what only its sender can mend is recorded.
-    Message,
-    /// Somebody who reads the answer.
-    Caller,
-}
-
 impl Worker {
     /// Works on a message that arrived now, and says what is to become of it. When that is "acknowledge", either a manifest is
     /// stored or a record of why there is none.
@@ -155,7 +165,7 @@ impl Worker {
                 None => worker.shared.rules.plan(job, None),
             };
             let task = plan.map(|plan| Task { plan, given: picture, deadline, keep, gone, may_resume: true });
-            worker.attempt(task, Some(mode), Origin::Caller, None).await
+            worker.attempt(task, Some(mode), deadline, None).await
         };
         let answer = tokio::spawn(work.in_current_span()).await;
         drop(guard);
@@ -169,7 +179,7 @@ impl Worker {
     async fn handle(&self, delivery: Delivery, deadline: Option<Instant>, gone: Arc<AtomicBool>) -> Delivered {
         let record_id = delivery.record_id();
         let (message_id, attempt) = (delivery.message_id.clone(), delivery.delivery_attempt);
-        let mut body = Bytes::new();
+        let body;
         let read = match delivery.payload {
             Payload::Nothing(reason) => {
                 tracing::info!(message_id, reason, "nothing to do");
@@ -179,7 +189,10 @@ impl Worker {
                 body = message;
                 Err(Failure::new(Class::BadMessage, problem))
             }
-            Payload::Object(event) => self.shared.rules.job_of(&event),
+            Payload::Object(event) => {
+                body = event.to_notification();
+                self.shared.rules.job_of(&event)
+            }
             Payload::Job(bytes) => {
                 body = bytes.clone();
                 Job::from_json(&bytes)
@@ -203,7 +216,7 @@ impl Worker {
         };
         let mode = job.as_ref().map(|job| job.recolor.mode);
         let message = record::Message { id: message_id, record_id, attempt, body };
-        let Answer { result, .. } = self.attempt(task, mode, Origin::Message, Some((&message, job.as_ref()))).await;
+        let Answer { result, .. } = self.attempt(task, mode, deadline, Some((&message, job.as_ref()))).await;
         match result {
             Ok(finished) => Delivered {
                 disposition: Disposition::Acknowledge,
@@ -213,12 +226,13 @@ impl Worker {
         }
     }
 
-    /// Runs a task, records what came of it, and writes the job's line.
+    /// Runs a task, records what came of it, and writes the job's line. Of a job that a message brought, what only its sender
+    /// can mend is recorded; other callers read the answer.
     async fn attempt(
         &self,
         task: Result<Task, Failure>,
         mode: Option<Mode>,
-        origin: Origin,
+        deadline: Option<Instant>,
         message: Option<(&record::Message, Option<&Job>)>,
     ) -> Answer {
         let arrived = Instant::now();
@@ -239,22 +253,37 @@ impl Worker {
             Ok(task) => self.execute(task, &mut facts, arrived).await,
             Err(failure) => Err(failure),
         };
-        if let (Err(failure), Origin::Message, Some((message, job))) = (&result, origin, message)
-            && let Some(recorded) = self.settle(failure, message, job, &facts).await
-        {
-            result = Err(recorded);
+        // Whatever is left to say must be said before the answer is due.
+        let last_word = deadline.map_or_else(
+            || Instant::now() + UNHURRIED,
+            |deadline| (deadline + LAST_UPLOADS + LAST_WORDS).max(Instant::now() + Duration::from_millis(500)),
+        );
+        if let (Err(failure), Some((message, job))) = (&result, message) {
+            let settled = timeout_at(last_word.into(), self.settle(failure, message, job, &facts)).await;
+            match settled {
+                Ok(None) => {}
+                Ok(Some(recorded)) => result = Err(recorded),
+                // Not recorded is not acknowledged.
+                Err(_) => {
+                    let text =
+                        format!("{failure} (and there was no time to record it; the message is delivered again)");
+                    result = Err(Failure::new(Class::StorageUnavailable, text));
+                }
+            }
         }
-        if let (Err(failure), Some(user), Some(job_id)) = (&result, &user, &facts.job_id) {
-            self.shared.jobs.begin(user, job_id).failed(failure);
+        if let (Err(failure), Some(user), Some(job_id), Some(folder)) = (&result, &user, &facts.job_id, &facts.folder) {
+            self.shared.jobs.begin(folder, user, job_id).failed(failure);
         }
         // Also of duplicates that a message brought: whoever made it may have died before it could tell.
         if let (Ok(finished), Keep::Stored) = (&result, keep)
-            && (!finished.duplicate || origin == Origin::Message)
+            && (!finished.duplicate || message.is_some())
+            && timeout_at(last_word.into(), self.announce(&finished.manifest, &finished.folder)).await.is_err()
         {
-            self.announce(&finished.manifest, &finished.folder).await;
+            tracing::warn!(job_id = finished.manifest.job_id, "there was no time to publish the result");
         }
         self.recycle(&result);
-        let line = self.line(&result, &facts, user, mode, cold, arrived, message.map(|(message, _)| message));
+        let about = About { facts: &facts, user, mode, cold, arrived, message: message.map(|(message, _)| message) };
+        let line = about.line(&result);
         log::job_line(&line);
         if line.cached {
             self.shared.metrics.cache_hit();
@@ -264,70 +293,6 @@ impl Worker {
         self.shared.metrics.job_finished(&line);
         drop(running);
         Answer { result, line }
-    }
-
-    #[allow(clippy::too_many_arguments, reason = "everything there is to say about a job")]
-    fn line(
-        &self,
-        result: &Result<Finished, Failure>,
-        facts: &Facts,
-        user: Option<String>,
-        mode: Option<Mode>,
-        cold: bool,
-        arrived: Instant,
-        message: Option<&record::Message>,
-    ) -> JobLine {
-        let ms = |time: Duration| time.as_secs_f64() * 1e3;
-        let mut line = JobLine {
-            job_id: facts.job_id.clone().unwrap_or_default(),
-            user_id: user.unwrap_or_default(),
-            message_id: message.and_then(|message| message.id.clone()),
-            delivery_attempt: message.and_then(|message| message.attempt),
-            queue_ms: ms(facts.queued),
-            first_variation_ms: facts.first_variation.map(ms),
-            total_ms: ms(arrived.elapsed()),
-            source_bytes: facts.source_bytes,
-            adopted: facts.adopted as u64,
-            rss_bytes: memory::resident_bytes(),
-            cold_start: cold,
-            mode,
-            ..JobLine::default()
-        };
-        match result {
-            Ok(finished) => {
-                let manifest = &finished.manifest;
-                line.job_id = manifest.job_id.clone();
-                line.cached = finished.duplicate;
-                line.outcome = match (finished.duplicate, manifest.state) {
-                    (true, _) => Outcome::Duplicate,
-                    (false, State::Complete) => Outcome::Complete,
-                    (false, State::Partial) => Outcome::Partial,
-                    (false, State::Failed) => Outcome::Failed,
-                };
-                line.variations = manifest.variations.len() as u64;
-                line.failed = manifest.variations.iter().filter(|entry| entry.error.is_some()).count() as u64;
-                if !finished.duplicate {
-                    line.output_bytes = manifest
-                        .variations
-                        .iter()
-                        .map(|entry| entry.bytes + entry.upload.as_ref().map_or(0, |copy| copy.bytes))
-                        .sum();
-                    line.timings = manifest.timings_ms.clone();
-                    line.peak_bytes = manifest.peak_bytes;
-                }
-            }
-            Err(failure) => {
-                line.outcome = match failure.class {
-                    Class::Conflict => Outcome::Conflict,
-                    class if class.is_permanent() => Outcome::Failed,
-                    _ => Outcome::Retry,
-                };
-                line.retries_exhausted = failure.class == Class::RetriesExhausted;
-                line.class = Some(failure.class.name());
-                line.error = Some(failure.message.clone());
-            }
-        }
-        line
     }
 
     /// Publishes a manifest. A topic that fails costs the message, never the job: the manifest is stored.
@@ -372,7 +337,7 @@ impl Worker {
 
     /// Begins no more jobs, and lets those that run go on for a while.
     pub fn drain(&self) {
-        let time = self.shared.settings.shutdown.saturating_sub(run::LAST_UPLOADS);
+        let time = self.shared.settings.shutdown.saturating_sub(LAST_UPLOADS);
         let mut drain = self.shared.drain.lock().unwrap_or_else(PoisonError::into_inner);
         drain.get_or_insert(Instant::now() + time);
     }
@@ -380,11 +345,20 @@ impl Worker {
     /// Waits until nothing runs any more, at most as long as the settings give.
     pub async fn drained(&self) {
         // Counted from the signal, whoever else has waited since.
-        let end = self.drained_at().unwrap_or_else(Instant::now) + run::LAST_UPLOADS;
+        let end = self.drained_at().unwrap_or_else(Instant::now) + LAST_UPLOADS;
         while self.shared.running.load(Ordering::SeqCst) > 0 && Instant::now() < end {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         self.shared.publisher.flush().await;
+    }
+
+    /// A picture from where jobs may read them.
+    ///
+    /// # Errors
+    /// [`Failure`] of the source.
+    pub async fn picture(&self, source: &str) -> Result<Vec<u8>, Failure> {
+        let opened = self.shared.sources.open(&SourceAddress::parse(source)?, None).await?;
+        Ok(opened.whole().await?)
     }
 
     /// Whether no job is begun any more.
@@ -396,7 +370,20 @@ impl Worker {
         *self.shared.drain.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Memory for a picture of this many bytes that a request carries, before it is read.
+    /// A place in the queue and memory for this many bytes that a caller brings, before they are read.
+    ///
+    /// # Errors
+    /// [`Class::Busy`] when the queue is full or there is no memory within [`FORM_PATIENCE`]; [`Class::PictureTooLarge`] when
+    /// there will never be as much.
+    pub async fn make_room(&self, bytes: u64) -> Result<(Place, Permit), Failure> {
+        let place = self.shared.admission.enter()?;
+        match timeout(FORM_PATIENCE, self.shared.admission.acquire(bytes)).await {
+            Ok(permit) => Ok((place, permit?)),
+            Err(_) => Err(Failure::new(Class::Busy, "there is no memory for the picture now; send it again later")),
+        }
+    }
+
+    /// Memory for this many bytes, as long as it takes.
     ///
     /// # Errors
     /// As of [`Admission::acquire`].
@@ -409,8 +396,7 @@ impl Worker {
     /// # Errors
     /// [`Failure`] of the destination.
     pub async fn touch_storage(&self) -> Result<(), Failure> {
-        let Some(root) = &self.shared.rules.default_destination else { return Ok(()) };
-        let asked = self.shared.storage.stat(&root.join("_warmup")).await;
+        let asked = self.shared.storage.stat(&self.shared.rules.default_destination.join("_warmup")).await;
         asked.map(drop).map_err(|error| Failure::of_destination(&error))
     }
 
@@ -427,22 +413,10 @@ impl Worker {
         if let Some(status) = self.shared.jobs.get(user_id, job_id) {
             return Ok(Some((*status).clone()));
         }
-        let (Some(user), Some(root)) = (user_id, &self.shared.rules.default_destination) else { return Ok(None) };
-        let manifest = existing::read(&self.shared.storage, &root.join(user).join(job_id)).await?;
-        Ok(manifest.and_then(|(manifest, _)| manifest).map(Status::of_manifest))
-    }
-
-    /// Signs the links in a manifest again.
-    ///
-    /// # Errors
-    /// [`Failure`] when nothing here can sign.
-    pub async fn sign_again(&self, manifest: &mut Manifest, folder: &Location) -> Result<(), Failure> {
-        self.link(manifest, folder).await
-    }
-
-    /// Where a job's objects lie whose destination is the default one.
-    pub fn folder(&self, user_id: &str, job_id: &str) -> Option<Location> {
-        self.shared.rules.default_destination.as_ref().map(|root| root.join(user_id).join(job_id))
+        let Some(user) = user_id else { return Ok(None) };
+        let folder = self.shared.rules.default_destination.join(user).join(job_id);
+        let manifest = existing::read(&self.shared.storage, &folder).await?;
+        Ok(manifest.and_then(|(manifest, _)| manifest).map(|manifest| Status::of_manifest(&folder, manifest)))
     }
 
     /// Jobs that run, counted from arrival to answer.
@@ -483,34 +457,5 @@ impl Worker {
     /// The most bytes a picture may have.
     pub fn max_source_bytes(&self) -> u64 {
         self.shared.settings.max_source_bytes
-    }
-
-    /// Puts links into a manifest where the settings ask for them.
-    async fn link(&self, manifest: &mut Manifest, folder: &Location) -> Result<(), Failure> {
-        let settings = &self.shared.settings;
-        let mut links = Vec::new();
-        for entry in &mut manifest.variations {
-            let made = entry.error.is_none();
-            if made {
-                links.push((entry.object.clone(), &mut entry.link));
-            }
-            if let Some(copy) = entry.upload.as_mut().filter(|copy| made && copy.error.is_none()) {
-                links.push((copy.object.clone(), &mut copy.link));
-            }
-        }
-        for (object, link) in links {
-            let location = folder.join(&object);
-            *link = match (&settings.public_base_url, settings.signed_links) {
-                (Some(base), _) => Some(open::public_link(base, &location)),
-                (None, Some(time)) => self
-                    .shared
-                    .storage
-                    .signed_link(&location, time)
-                    .await
-                    .map_err(|error| Failure::of_destination(&error))?,
-                (None, None) => None,
-            };
-        }
-        Ok(())
     }
 }

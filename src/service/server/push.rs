@@ -15,16 +15,14 @@ pub async fn push(State(face): State<Face>, headers: HeaderMap, body: Body) -> R
         return nack(Disposition::Unavailable);
     }
     let length = reply::content_length(&headers).unwrap_or(MAX_BODY_BYTES as u64).min(MAX_BODY_BYTES as u64);
-    let units = u32::try_from(length.div_ceil(1024).max(1)).unwrap_or(u32::MAX);
-    let Ok(room) = face.bodies.clone().acquire_many_owned(units).await else {
-        return nack(Disposition::Unavailable);
-    };
+    // Held until the message is done with: a job keeps its message for its record.
+    let Some(mut room) = reply::room_for(&face.bodies, length).await else { return nack(Disposition::Busy) };
     let body = match reply::read_body(body, MAX_BODY_BYTES).await {
         Ok(body) => body,
         Err(response) => return response,
     };
+    reply::shrink(&mut room, body.len() as u64);
     let delivery = envelope::read(&headers, body);
-    drop(room);
     match face.worker.deliver(delivery).await {
         Disposition::Acknowledge => StatusCode::NO_CONTENT.into_response(),
         other => nack(other),

@@ -1,16 +1,23 @@
 //! Direct requests: a job in, its manifest or its one picture out.
 
+use std::time::Duration;
+
 use axum::body::{Body, HttpBody};
 use axum::extract::{FromRequest, Multipart, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+
+use tokio::time::timeout;
 
 use super::{BODY_TIMEOUT, Face, reply};
 use crate::pipeline::job::{Job, MAX_JOB_BYTES};
 use crate::pipeline::manifest::State as Outcome;
 use crate::pipeline::run;
 use crate::service::failure::{Class, Failure};
-use crate::service::worker::{Finished, Given, Keep};
+use crate::service::worker::{Finished, Given, Keep, escaped};
+
+/// How long the picture in a form may stop arriving: memory waits for it.
+const PAUSE: Duration = Duration::from_secs(10);
 
 /// `POST /v1/render`.
 pub async fn render(State(face): State<Face>, request: Request) -> Response {
@@ -65,7 +72,8 @@ fn finished_response(finished: Finished) -> Response {
         return response;
     }
     let mut response = reply::pretty(StatusCode::OK, &*manifest);
-    if let Ok(place) = HeaderValue::from_str(&folder.join("manifest.json").to_string()) {
+    let place = format!("gs://{}/{}", folder.bucket(), escaped(folder.join("manifest.json").name()));
+    if let Ok(place) = HeaderValue::from_str(&place) {
         response.headers_mut().insert("x-concept-manifest", place);
     }
     response
@@ -84,22 +92,13 @@ fn wants_picture(headers: &HeaderMap) -> bool {
 }
 
 async fn read_job(face: &Face, body: Body) -> Result<(Job, Option<Given>), Response> {
-    let units = u32::try_from(MAX_JOB_BYTES >> 10).unwrap_or(u32::MAX);
-    let units = body_units(&body).unwrap_or(units).min(units);
-    let Ok(_room) = face.bodies.acquire_many(units.max(1)).await else {
-        return Err(reply::Refusal(draining()).into_response());
+    let length = HttpBody::size_hint(&body).upper().unwrap_or(u64::MAX).min(MAX_JOB_BYTES as u64);
+    let Some(_room) = reply::room_for(&face.bodies, length).await else {
+        let failure = Failure::new(Class::Busy, "too many jobs arrive at once; send it again later");
+        return Err(reply::Refusal(failure).into_response());
     };
     let bytes = reply::read_body(body, MAX_JOB_BYTES).await?;
     Job::from_json(&bytes).map(|job| (job, None)).map_err(|error| bad_job(error.to_string()))
-}
-
-fn body_units(body: &Body) -> Option<u32> {
-    let exact = HttpBody::size_hint(body).upper()?;
-    u32::try_from(exact.div_ceil(1024)).ok()
-}
-
-fn draining() -> Failure {
-    Failure::new(Class::Draining, "the worker is shutting down; send the job again")
 }
 
 fn bad_job(problem: String) -> Response {
@@ -121,7 +120,8 @@ async fn read_form(face: &Face, request: Request) -> Result<(Job, Option<Given>)
             format!("the form has {length} bytes, more than the limit of {limit}; raise CONCEPT_MAX_SOURCE_BYTES");
         return Err(reply::error(StatusCode::PAYLOAD_TOO_LARGE, Class::PictureTooLarge.name(), &message));
     }
-    let permit = face.worker.permit_for(length).await.map_err(|failure| reply::Refusal(failure).into_response())?;
+    let room = face.worker.make_room(length).await;
+    let (place, permit) = room.map_err(|failure| reply::Refusal(failure).into_response())?;
     let mut form = Multipart::from_request(request, &()).await.map_err(|error| {
         reply::error(StatusCode::BAD_REQUEST, Class::BadMessage.name(), &format!("the form cannot be read: {error}"))
     })?;
@@ -136,7 +136,10 @@ async fn read_form(face: &Face, request: Request) -> Result<(Job, Option<Given>)
             let field_name = field.name().unwrap_or_default().to_owned();
             let file_name = field.file_name().map(str::to_owned);
             let mut bytes = Vec::new();
-            while let Some(chunk) = field.chunk().await.map_err(|error| broken(&error.to_string()))? {
+            let late = |_| broken("it stopped arriving");
+            while let Some(chunk) =
+                timeout(PAUSE, field.chunk()).await.map_err(late)?.map_err(|error| broken(&error.to_string()))?
+            {
                 bytes.extend_from_slice(&chunk);
                 if field_name == "job" && bytes.len() > MAX_JOB_BYTES {
                     return Err(broken("the job is too long"));
@@ -153,7 +156,7 @@ async fn read_form(face: &Face, request: Request) -> Result<(Job, Option<Given>)
         }
         Ok(())
     };
-    match tokio::time::timeout(BODY_TIMEOUT, read).await {
+    match timeout(BODY_TIMEOUT, read).await {
         Ok(read) => read?,
         Err(_) => return Err(broken("it did not arrive in time")),
     }
@@ -164,5 +167,5 @@ async fn read_form(face: &Face, request: Request) -> Result<(Job, Option<Given>)
         object.insert("source".into(), format!("upload:{name}").into());
     }
     let job = Job::from_json(value.to_string().as_bytes()).map_err(|error| bad_job(error.to_string()))?;
-    Ok((job, Some(Given { bytes, permit: Some(permit) })))
+    Ok((job, Some(Given { bytes, permit: Some(permit), place: Some(place) })))
 }

@@ -1,5 +1,8 @@
 //! Answers: errors in one form, bodies within limits.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -8,12 +11,18 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::Serialize;
 use serde_json::json;
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
 use super::BODY_TIMEOUT;
 use crate::service::auth::AuthError;
 use crate::service::failure::{Class, Failure};
 
 /// Seconds after which a caller who was told that there is no room may come again.
 const RETRY_AFTER: &str = "2";
+
+/// How long a body waits for room.
+const ROOM_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A failure as an answer.
 pub struct Refusal(pub Failure);
@@ -69,6 +78,22 @@ pub fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
 }
 
+/// Room for a body of this many bytes among those held at once; none when there is none for too long.
+pub async fn room_for(bodies: &Arc<Semaphore>, bytes: u64) -> Option<OwnedSemaphorePermit> {
+    timeout(ROOM_PATIENCE, bodies.clone().acquire_many_owned(units(bytes))).await.ok()?.ok()
+}
+
+/// Gives back what a body did not need of its room.
+pub fn shrink(room: &mut OwnedSemaphorePermit, bytes: u64) {
+    let unused = room.num_permits().saturating_sub(units(bytes) as usize);
+    drop(room.split(unused));
+}
+
+/// Room is counted in KiB.
+fn units(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(1024).max(1)).unwrap_or(u32::MAX)
+}
+
 /// Reads a body of at most `limit` bytes, within [`BODY_TIMEOUT`].
 ///
 /// # Errors
@@ -79,7 +104,7 @@ pub async fn read_body(body: Body, limit: usize) -> Result<Bytes, Response> {
             format!("the body has more than {limit} bytes; send a job that names its picture instead of carrying it");
         error(StatusCode::PAYLOAD_TOO_LARGE, Class::TooMuchWork.name(), &message)
     };
-    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, limit).collect()).await {
+    match timeout(BODY_TIMEOUT, Limited::new(body, limit).collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(problem)) if problem.downcast_ref::<LengthLimitError>().is_some() => Err(too_large()),
         Ok(Err(_)) => {

@@ -21,6 +21,7 @@ use crate::service::jobs::Status;
 use crate::service::log::{self, RequestLine, TraceContext};
 use crate::service::memory;
 use crate::service::metrics::{Now, TEXT_CONTENT_TYPE};
+use crate::service::storage::Location;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -171,10 +172,10 @@ async fn job(State(face): State<Face>, Path(id): Path<String>, Query(query): Que
         Err(failure) => return reply::Refusal(failure).into_response(),
     };
     if query.sign
-        && let (Some(manifest), Some(folder)) = (&status.manifest, face.worker.folder(&status.user_id, &status.job_id))
+        && let (Some(manifest), Ok(folder)) = (&status.manifest, Location::parse(&status.folder))
     {
         let mut manifest = (**manifest).clone();
-        if let Err(failure) = face.worker.sign_again(&mut manifest, &folder).await {
+        if let Err(failure) = face.worker.link(&mut manifest, &folder).await {
             return reply::Refusal(failure).into_response();
         }
         status.manifest = Some(manifest.into());
@@ -201,7 +202,7 @@ fn snapshot(face: &Face) {
         in_use_bytes: occupancy.promised,
         resident_bytes: memory::resident_bytes(),
         cache_size: face.worker.jobs().size(),
-        cache_max_size: jobs::MAX_SIZE,
+        cache_max_size: face.worker.jobs().max_size(),
         cache_ttl_ms: u64::try_from(jobs::TIME_TO_LIVE.as_millis()).unwrap_or(u64::MAX),
         storage_retries: face.worker.storage().retries(),
     });

@@ -13,7 +13,7 @@ use crate::config::{Config, StorageSetting};
 use crate::kernel::color::Rgb8;
 use crate::kernel::image::Raster;
 use crate::pipeline::encode::{self, EncodeOptions};
-use crate::pipeline::identity::Identity;
+use crate::pipeline::identity::{Identity, sha256_hex};
 use crate::pipeline::job::{Format, Job};
 use crate::pipeline::manifest::State;
 use crate::pipeline::outlet::{HandOver, Start};
@@ -135,15 +135,15 @@ impl Worker {
             surroundings.pubsub_emulator.as_deref(),
         )
         .await?;
-        let jobs = Jobs::default();
         let limit = memory::limit(config.memory_limit_mb);
+        let jobs = Jobs::new(limit.bytes);
         let (budget, cache) = (budget(config, limit.bytes), jobs.clone());
         let (threshold, warned) = (budget.cleanup_above, AtomicBool::new(true));
         let meter = Meter {
             resident: Box::new(memory::resident_bytes),
             give_back: Box::new(move || {
                 let before = memory::resident_bytes();
-                cache.clear();
+                cache.forget_done();
                 memory::give_back();
                 let after = memory::resident_bytes();
                 // The allocator lets go a second late, so admission asks again and again while it waits: one line is enough.
@@ -221,23 +221,10 @@ fn rules(config: &Config, setting: &StorageSetting) -> Result<Rules, String> {
     let upload_over = config.upload_compression_enabled.then_some(config.upload_max_size_kb << 10);
     let options = RunOptions { gallery: false, upload_over, ..config.run_options() };
     let default_job = config.default_job.get().map(default_job).transpose()?;
-    Ok(Rules { options, destinations, default_destination: Some(default_destination), default_job })
-}
-
-/// A link below the address that a bucket is served from.
-pub fn public_link(base: &str, location: &Location) -> String {
-    let mut link = base.trim_end_matches('/').to_owned();
-    for part in location.name().split('/') {
-        link.push('/');
-        for byte in part.bytes() {
-            if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
-                link.push(byte as char);
-            } else {
-                link += &format!("%{byte:02X}");
-            }
-        }
-    }
-    link
+    let rules = Rules { options, destinations, default_destination, default_job };
+    let pictures = config.storage_bucket_concept.name().map(|bucket| Location::parse(&format!("gs://{bucket}")));
+    rules.check_default_job(pictures.transpose().map_err(|error| error.to_string())?.as_ref())?;
+    Ok(rules)
 }
 
 /// Recolours a tiny picture from its file to a file.
@@ -254,7 +241,7 @@ pub async fn tiny_job(lanes: &Lanes) -> Result<(), Failure> {
     let identity = Identity::new(&job, "", &options);
     let work = move || {
         let hand_over = HandOver { start: &|_| Start::Make, take: &|_| Ok(()) };
-        run::make(&job, &identity, &source, hand_over, &options, &|_| ())
+        run::make(&job, &identity, &source, sha256_hex(&source), hand_over, &options, &|_| ())
     };
     let manifest = lanes.run(|| (), work).await?;
     if manifest.state == State::Complete { Ok(()) } else { Err(internal("not every variation was made".into())) }

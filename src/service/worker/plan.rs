@@ -33,7 +33,7 @@ pub struct Rules {
     /// Where results may go.
     pub destinations: Allowed,
     /// Where results go that name no place.
-    pub default_destination: Option<Location>,
+    pub default_destination: Location,
     /// The job that a new object starts; its source is filled in.
     pub default_job: Option<Job>,
 }
@@ -78,15 +78,7 @@ impl Rules {
     /// # Errors
     /// [`Class::BadJob`] or [`Class::DestinationForbidden`].
     pub fn destination(&self, job: &Job) -> Result<Location, Failure> {
-        let Some(written) = &job.destination else {
-            return self.default_destination.clone().ok_or_else(|| {
-                Failure::new(
-                    Class::BadJob,
-                    "destination: the job names none and the worker has no default; add one, or set \
-                     CONCEPT_STORAGE_BUCKET_PALETTE",
-                )
-            });
-        };
+        let Some(written) = &job.destination else { return Ok(self.default_destination.clone()) };
         let location = Location::parse(written)
             .map_err(|error| Failure::new(Class::BadJob, format!("destination: {error}; write gs://bucket/prefix")))?;
         if self.destinations.allows(&location) {
@@ -100,17 +92,42 @@ impl Rules {
         }
     }
 
+    /// Refuses a default job that could never run as it is meant.
+    ///
+    /// # Errors
+    /// What to change, for the one who wrote the settings.
+    pub fn check_default_job(&self, pictures: Option<&Location>) -> Result<(), String> {
+        let Some(job) = &self.default_job else { return Ok(()) };
+        let wrong = |problem: String| Err(format!("CONCEPT_DEFAULT_JOB: {problem}"));
+        if job.job_id.is_some() {
+            return wrong("job_id: every new object would have the results of the first; leave it out".into());
+        }
+        let destination = match self.destination(job) {
+            Ok(destination) => destination,
+            Err(failure) => return wrong(failure.message),
+        };
+        let own = [&destination, &self.default_destination];
+        match pictures.and_then(|pictures| own.into_iter().find(|place| pictures.is_within(place))) {
+            Some(place) => wrong(format!(
+                "pictures come from {place}, where results go, and no result starts a job; give results a bucket or a \
+                 prefix of their own"
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// The job that a new object starts; none for objects that this worker stored itself.
     ///
     /// # Errors
     /// [`Class::BadMessage`] when the settings name no default job.
     pub fn job_of(&self, event: &ObjectEvent) -> Result<Option<(Job, Option<String>)>, Failure> {
         let uri = format!("gs://{}/{}", event.bucket, event.name);
-        let own = event.work_key.is_some()
-            || Location::parse(&uri).is_ok_and(|location| {
-                self.default_destination.as_ref().is_some_and(|destination| location.is_within(destination))
-            });
-        if own {
+        // Notifications carry no metadata where their format says so: then the place tells.
+        let is_result = |location: Location| {
+            let other = self.default_job.as_ref().and_then(|job| self.destination(job).ok());
+            location.is_within(&self.default_destination) || other.is_some_and(|place| location.is_within(&place))
+        };
+        if event.work_key.is_some() || Location::parse(&uri).is_ok_and(is_result) {
             return Ok(None);
         }
         let Some(mut job) = self.default_job.clone() else {

@@ -3,19 +3,22 @@
 use bytes::Bytes;
 
 use super::Worker;
-use super::existing::{self, Existing};
+use super::existing::{self, Aside, Existing};
 use super::plan::FAILED;
 use super::run::Facts;
-use super::uploads::Shelf;
-use crate::pipeline::identity::Identity;
+use super::uploads::{Shelf, create_or_adopt};
+use crate::pipeline::identity::{Identity, sha256_hex};
 use crate::pipeline::job::Job;
 use crate::pipeline::manifest::{Manifest, Source, State};
 use crate::pipeline::run::RECIPE_VERSION;
 use crate::service::failure::{Class, Failure};
-use crate::service::storage::Location;
+use crate::service::storage::{Location, ObjectKey, ObjectKind};
 
-/// The most of a message that is kept in its record, bytes.
-const KEPT: usize = 64 << 10;
+/// The longest message that is kept as text in its record, bytes.
+const MAX_TEXT_BYTES: usize = 64 << 10;
+
+/// The folder of messages that are no text or too long, below that of the records.
+const MESSAGES: &str = "messages";
 
 /// A message, for the record.
 pub struct Message {
@@ -101,25 +104,19 @@ impl Worker {
         job: Option<&Job>,
         facts: &Facts,
     ) -> Result<(Manifest, Location), Failure> {
-        let kept = Some(String::from_utf8_lossy(&message.body[..message.body.len().min(KEPT)]).into_owned());
-        let place = job.filter(|job| job.user_id.as_deref() != Some(FAILED)).and_then(|job| {
-            let root = self.shared.rules.destination(job).ok()?;
-            let job = Job { destination: Some(root.to_string()), ..job.clone() };
-            let identity = Identity::new(&job, facts.generation.as_deref().unwrap_or_default(), self.options());
-            let user = job.user_id.clone().unwrap_or_else(|| "_".into());
-            let folder = root.join(&user).join(&identity.job_id);
-            Some((
-                self.manifest(failure, &identity.job_id, &user, &identity.key, Some(&job), facts, kept.clone()),
-                folder,
-            ))
-        });
-        if let Some((manifest, folder)) = place
+        let kept = self.keep(message).await?;
+        let options = self.options();
+        if let Some((job, folder, identity)) = job.and_then(|job| self.place(job, facts))
             && failure.class != Class::Conflict
         {
-            let shelf = self.shelf(&folder, &manifest.key);
+            let user = job.user_id.as_deref().unwrap_or("_");
+            let manifest = manifest(failure, &identity, user, &job.source, facts, &kept);
+            let shelf = self.shelf(&folder, &identity.key);
+            let is_ours = |other: &Manifest| existing::is_of(&job, other, options);
+            let aside = Aside { root: &self.shared.rules.default_destination, is_ours: &is_ours };
             let written = match existing::look(&self.shared.storage, &folder).await {
                 Ok(Existing::Final(_) | Existing::Foreign) => Err(existing::conflict(&folder)),
-                Ok(found) => existing::write(&shelf, manifest.clone(), found).await,
+                Ok(found) => existing::write(&shelf, manifest.clone(), found, &aside).await,
                 Err(error) => Err(error),
             };
             match written {
@@ -131,29 +128,50 @@ impl Worker {
                 Err(error) => return Err(error),
             }
         }
-        let Some(root) = &self.shared.rules.default_destination else {
-            return Err(Failure::new(
-                Class::DestinationForbidden,
-                "there is no place for records; set CONCEPT_STORAGE_BUCKET_PALETTE",
-            ));
-        };
+        let root = &self.shared.rules.default_destination;
         let folder = root.join(FAILED).join(&message.record_id);
-        let (job_id, user) = match job {
-            Some(job) => (
-                job.job_id.clone().unwrap_or_else(|| message.record_id.clone()),
-                job.user_id.clone().unwrap_or_else(|| "_".into()),
-            ),
-            None => (message.record_id.clone(), "_".into()),
+        // Of the same message there is one record, that of its last failure; it names no time.
+        let identity = Identity {
+            job_id: job.and_then(|job| job.job_id.clone()).unwrap_or_else(|| message.record_id.clone()),
+            key: facts.key.clone().unwrap_or_default(),
         };
-        // Of the same message with the same failure there is one record; it names no time.
-        let key = facts.key.clone().unwrap_or_default();
-        let manifest = self.manifest(failure, &job_id, &user, &key, job, facts, kept);
+        let user = job.and_then(|job| job.user_id.as_deref()).unwrap_or("_");
+        let source = job.map(|job| job.source.as_str()).unwrap_or_default();
+        let manifest = manifest(failure, &identity, user, source, facts, &kept);
         let shelf = self.shelf(&folder, &message.record_id);
         let found = existing::look(&self.shared.storage, &folder).await?;
-        match existing::write(&shelf, manifest.clone(), found).await {
-            Ok(_) => Ok((manifest, folder)),
-            Err(error) => Err(error),
+        let aside = Aside { root, is_ours: &|_| true };
+        existing::write(&shelf, manifest.clone(), found, &aside).await.map(|_| (manifest, folder))
+    }
+
+    /// A job with its destination filled in, its folder and what identifies it; none when it has no place of its own.
+    fn place(&self, job: &Job, facts: &Facts) -> Option<(Job, Location, Identity)> {
+        if job.user_id.as_deref() == Some(FAILED) {
+            return None;
         }
+        let root = self.shared.rules.destination(job).ok()?;
+        let job = Job { destination: Some(root.to_string()), ..job.clone() };
+        let identity = Identity::new(&job, facts.tag(), self.options());
+        let folder = root.join(job.user_id.as_deref().unwrap_or("_")).join(&identity.job_id);
+        Some((job, folder, identity))
+    }
+
+    /// The whole message as it arrived: as text for the record, or as an object of its own.
+    async fn keep(&self, message: &Message) -> Result<Kept, Failure> {
+        match std::str::from_utf8(&message.body) {
+            Ok(text) if text.len() <= MAX_TEXT_BYTES => return Ok(Kept::Text(text.to_owned())),
+            _ => {}
+        }
+        let name = sha256_hex(&message.body);
+        let key = ObjectKey {
+            location: self.shared.rules.default_destination.join(FAILED).join(MESSAGES).join(&name),
+            kind: ObjectKind::Message,
+            content_addressed: false,
+            work_key: name,
+        };
+        let (content, crc32c) = (message.body.clone(), crc32c::crc32c(&message.body));
+        let stored = create_or_adopt(&self.shared.storage, &key, content, crc32c).await;
+        stored.map(|_| Kept::Object(key.location)).map_err(|error| Failure::of_destination(&error))
     }
 
     fn shelf(&self, folder: &Location, work_key: &str) -> Shelf {
@@ -164,34 +182,46 @@ impl Worker {
             content_addressed: false,
         }
     }
+}
 
-    #[allow(clippy::too_many_arguments, reason = "a manifest's fields")]
-    fn manifest(
-        &self,
-        failure: &Failure,
-        job_id: &str,
-        user_id: &str,
-        key: &str,
-        job: Option<&Job>,
-        facts: &Facts,
-        message: Option<String>,
-    ) -> Manifest {
-        Manifest {
-            job_id: job_id.to_owned(),
-            user_id: user_id.to_owned(),
-            key: key.to_owned(),
-            state: State::Failed,
-            source: Source {
-                uri: job.map(|job| job.source.clone()).unwrap_or_default(),
-                generation: facts.generation.clone().unwrap_or_default(),
-                ..Source::default()
-            },
-            recipe_version: RECIPE_VERSION.into(),
-            timings_ms: Default::default(),
-            peak_bytes: 0,
-            error: Some(failure.to_manifest()),
-            message,
-            variations: Vec::new(),
-        }
+/// How the message is kept.
+enum Kept {
+    /// In the record.
+    Text(String),
+    /// As an object that the record names.
+    Object(Location),
+}
+
+/// The record of a failure.
+fn manifest(
+    failure: &Failure,
+    identity: &Identity,
+    user_id: &str,
+    source: &str,
+    facts: &Facts,
+    kept: &Kept,
+) -> Manifest {
+    let (message, message_object) = match kept {
+        Kept::Text(text) => (Some(text.clone()), None),
+        Kept::Object(place) => (None, Some(place.to_string())),
+    };
+    Manifest {
+        job_id: identity.job_id.clone(),
+        user_id: user_id.to_owned(),
+        key: identity.key.clone(),
+        state: State::Failed,
+        source: Source {
+            uri: Source::shown(source),
+            generation: facts.generation.clone().unwrap_or_default(),
+            sha256: facts.sha256.clone().unwrap_or_default(),
+            ..Source::default()
+        },
+        recipe_version: RECIPE_VERSION.into(),
+        timings_ms: Default::default(),
+        peak_bytes: 0,
+        error: Some(failure.to_manifest()),
+        message,
+        message_object,
+        variations: Vec::new(),
     }
 }

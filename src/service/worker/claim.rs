@@ -1,0 +1,191 @@
+//! What a job is, and whether it has been done already: its source is opened, its work identified, its place looked at.
+
+use std::time::Instant;
+
+use tokio::sync::SemaphorePermit;
+
+use super::Worker;
+use super::clock::Clock;
+use super::existing::{self, Existing};
+use super::plan::Plan;
+use super::run::{Facts, Finished, Given, Keep, Task};
+use crate::pipeline::identity::{Identity, sha256_hex};
+use crate::service::admission::{Permit, Place};
+use crate::service::failure::{Class, Failure};
+use crate::service::jobs::{Entry, Stage};
+use crate::service::source::OpenSource;
+use crate::service::storage::Location;
+
+/// What is known of a job before its picture has memory.
+pub enum Claimed<'a> {
+    /// It was done before.
+    Done(Finished),
+    /// It is to be done.
+    Work(Box<Claim<'a>>),
+}
+
+/// Work that is to be done.
+pub struct Claim<'a> {
+    pub plan: Plan,
+    pub identity: Identity,
+    pub folder: Location,
+    /// What is in the job's place.
+    pub found: Existing,
+    pub picture: Picture,
+    pub keep: Keep,
+    pub clock: Clock,
+    pub entry: Entry,
+    pub place: Place,
+    /// A place among the few sources that are open without memory.
+    pub opener: Option<SemaphorePermit<'a>>,
+    /// Memory that was taken already.
+    pub permit: Option<Permit>,
+    pub may_resume: bool,
+}
+
+/// A picture's file.
+pub enum Picture {
+    /// On its way.
+    Open(OpenSource),
+    /// Here.
+    Whole(WholePicture),
+}
+
+/// A file that was read before its work could be told from other work.
+pub struct WholePicture {
+    pub bytes: Vec<u8>,
+    /// SHA-256 of the bytes, lower-case hex.
+    pub sha256: String,
+}
+
+impl Worker {
+    /// Opens the source, identifies the work, and looks whether it is done.
+    ///
+    /// # Errors
+    /// [`Failure`]; nothing has been stored yet.
+    pub(super) async fn claim(&self, task: Task, facts: &mut Facts) -> Result<Claimed<'_>, Failure> {
+        let Task { plan, given, deadline, keep, gone, may_resume } = task;
+        facts.job_id.clone_from(&plan.job.job_id);
+        let folder_of = |id: &str| plan.destination.join(&plan.user).join(id);
+        facts.folder = plan.job.job_id.as_deref().map(folder_of);
+        let clock = Clock::new(self.clone(), deadline, gone);
+        clock.check()?;
+        let (given, permit, place) = match given {
+            Some(Given { bytes, permit, place }) => (Some(bytes), permit, place),
+            None => (None, None, None),
+        };
+        let place = place.map_or_else(|| self.shared.admission.enter(), Ok)?;
+        let mut entry = match (&plan.job.job_id, &facts.folder) {
+            (Some(id), Some(folder)) => self.shared.jobs.begin(folder, &plan.user, id),
+            _ => Entry::unnamed(),
+        };
+        entry.stage(Stage::Fetching);
+        let queued = Instant::now();
+        // A picture that came along has its memory already, and must not wait behind those that have none yet.
+        let opener = match &given {
+            Some(_) => None,
+            None => Some(clock.in_time(self.shared.openers.acquire()).await?),
+        }
+        .transpose()
+        .map_err(|_| Failure::new(Class::Draining, "the worker is shutting down; send the job again"))?;
+        facts.queued += queued.elapsed();
+
+        // Is it done already? Asked while the source is opened, where the job's name is known.
+        let fetching = Instant::now();
+        let look = async {
+            match (&facts.folder, keep) {
+                (Some(folder), Keep::Stored) => existing::look(&self.shared.storage, folder).await,
+                _ => Ok(Existing::None),
+            }
+        };
+        let open = async {
+            match (given, &plan.source) {
+                (Some(bytes), _) => Ok(self.shared.sources.given(bytes)),
+                (None, Some(address)) => self.shared.sources.open(address, plan.generation.as_deref()).await,
+                (None, None) => Ok(self.shared.sources.given(Vec::new())),
+            }
+        };
+        let (found, opened) = clock.in_time(async { tokio::join!(look, open) }).await?;
+        let mut found = found?;
+        let source = match opened {
+            Ok(source) => source,
+            Err(error) => {
+                // Done work stays done when its source is gone.
+                if let (Existing::Final(manifest), Some(folder)) = (&found, &facts.folder)
+                    && existing::is_of(&plan.job, manifest, self.options())
+                {
+                    return Ok(Claimed::Done(Finished::before(manifest, folder.clone())));
+                }
+                return Err(error.into());
+            }
+        };
+        facts.generation = source.generation.clone();
+        facts.source_bytes = source.size.unwrap_or(0);
+
+        let (permit, picture) = match source.generation {
+            Some(_) => (permit, Picture::Open(source)),
+            // Without a generation, the content itself tells which picture it is.
+            None => {
+                let (permit, whole) = self.read_whole(source, permit, &clock).await?;
+                facts.sha256 = Some(whole.sha256.clone());
+                (permit, Picture::Whole(whole))
+            }
+        };
+        facts.fetched += fetching.elapsed();
+        let identity = Identity::new(&plan.job, facts.tag(), self.options());
+        let folder = folder_of(&identity.job_id);
+        facts.job_id = Some(identity.job_id.clone());
+        facts.key = Some(identity.key.clone());
+        facts.folder = Some(folder.clone());
+        if plan.job.job_id.is_none() {
+            entry = self.shared.jobs.begin(&folder, &plan.user, &identity.job_id);
+            entry.stage(Stage::Fetching);
+            if keep == Keep::Stored {
+                found = clock.in_time(existing::look(&self.shared.storage, &folder)).await??;
+            }
+        }
+        match &found {
+            Existing::Final(manifest) if manifest.key == identity.key => {
+                entry.done(manifest);
+                return Ok(Claimed::Done(Finished::before(manifest, folder)));
+            }
+            Existing::Final(_) | Existing::Foreign => return Err(existing::conflict(&folder)),
+            Existing::Failed { .. } | Existing::None => {}
+        }
+        Ok(Claimed::Work(Box::new(Claim {
+            plan,
+            identity,
+            folder,
+            found,
+            picture,
+            keep,
+            clock,
+            entry,
+            place,
+            opener,
+            permit,
+            may_resume,
+        })))
+    }
+
+    /// Reads a picture to its end, into memory that is taken first, and hashes it where hashing holds nobody up.
+    async fn read_whole(
+        &self,
+        source: OpenSource,
+        permit: Option<Permit>,
+        clock: &Clock,
+    ) -> Result<(Option<Permit>, WholePicture), Failure> {
+        let permit = if source.is_whole() {
+            permit
+        } else {
+            // Where no size is announced, as much as could come.
+            let most = self.shared.admission.occupancy().capacity / 2;
+            let size = source.size.unwrap_or(self.shared.settings.max_source_bytes.min(most));
+            Some(clock.in_time(self.shared.admission.acquire(size)).await??)
+        };
+        let bytes = clock.in_time(source.whole()).await??;
+        let hashed = tokio::task::spawn_blocking(move || WholePicture { sha256: sha256_hex(&bytes), bytes });
+        let whole = hashed.await.map_err(|_| Failure::new(Class::Internal, "the picture could not be hashed"))?;
+        Ok((permit, whole))
+    }
+}

@@ -1,0 +1,189 @@
+//! Memory first, then the picture; and meanwhile the question what an earlier delivery stored.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use futures_util::stream::{self, StreamExt};
+
+use super::Worker;
+use super::claim::{Claim, Picture, WholePicture};
+use super::clock::Clock;
+use super::existing::{self, Existing};
+use super::plan::Plan;
+use super::run::{Facts, Keep};
+use crate::pipeline::decode::{self, DecodeError, Limits, Probe};
+use crate::pipeline::footprint;
+use crate::pipeline::identity::Identity;
+use crate::pipeline::run;
+use crate::pipeline::variation;
+use crate::service::admission::{Permit, Place};
+use crate::service::failure::{Class, Failure};
+use crate::service::jobs::{Entry, Stage};
+use crate::service::storage::{Location, Stat};
+
+/// Requests for stored files that are under way at once when a job is resumed.
+const PROBES_AT_ONCE: usize = 16;
+
+/// Everything that computing needs.
+pub struct Production {
+    pub plan: Plan,
+    pub identity: Identity,
+    pub folder: Location,
+    pub found: Existing,
+    pub bytes: Vec<u8>,
+    /// SHA-256 of the bytes, where it is known already.
+    pub sha256: Option<String>,
+    pub probe: Probe,
+    pub permit: Permit,
+    /// Files of the same work that are stored already, by name.
+    pub stored: HashMap<String, Stat>,
+    pub keep: Keep,
+    pub clock: Clock,
+    pub entry: Entry,
+    pub place: Place,
+}
+
+impl Worker {
+    /// Reads the picture into memory that admission has given for the whole job.
+    ///
+    /// # Errors
+    /// [`Failure`]; nothing has been stored yet.
+    pub(super) async fn fetch(&self, claim: Claim<'_>, facts: &mut Facts) -> Result<Production, Failure> {
+        let Claim { plan, identity, folder, found, mut picture, keep, clock, entry, place, opener, permit, may_resume } =
+            claim;
+        let waited = Instant::now();
+        let header = match &mut picture {
+            Picture::Whole(whole) => self.probe(&whole.bytes, true)?,
+            Picture::Open(source) => {
+                clock.in_time(source.head()).await??;
+                let whole = source.is_whole();
+                self.probe(source.head().await?, whole)?
+            }
+        };
+        entry.stage(Stage::Queued);
+        let mut permit = match (&header, permit) {
+            (_, Some(permit)) => permit,
+            (Some(probe), None) => {
+                self.check_work(probe, &plan)?;
+                let peak = self.peak(probe, facts.source_bytes, &plan);
+                clock.in_time(self.shared.admission.acquire(peak)).await??
+            }
+            // The header lies behind a large block of metadata: it is all read before it is known what it takes.
+            (None, None) => clock.in_time(self.shared.admission.acquire(facts.source_bytes)).await??,
+        };
+        drop(opener);
+        facts.queued += waited.elapsed();
+        entry.stage(Stage::Fetching);
+
+        let fetching = Instant::now();
+        let read = async {
+            match picture {
+                Picture::Whole(WholePicture { bytes, sha256 }) => Ok((bytes, Some(sha256))),
+                Picture::Open(source) => source.whole().await.map(|bytes| (bytes, None)).map_err(Failure::from),
+            }
+        };
+        let stored = async {
+            if may_resume && keep == Keep::Stored {
+                self.stored(&plan, &folder, &identity).await
+            } else {
+                Ok(HashMap::new())
+            }
+        };
+        let (read, stored) = clock.in_time(async { tokio::join!(read, stored) }).await?;
+        let ((bytes, sha256), stored) = (read?, stored?);
+        facts.source_bytes = bytes.len() as u64;
+        let header = match header {
+            Some(probe) => Some(probe),
+            None => self.probe(&bytes, true)?,
+        };
+        let probe = header.ok_or_else(|| Failure::new(Class::BrokenPicture, "source: the picture has no header"))?;
+        self.check_work(&probe, &plan)?;
+        let needed = self.peak(&probe, facts.source_bytes, &plan);
+        clock.in_time(self.shared.admission.grow(&mut permit, needed)).await??;
+        facts.fetched += fetching.elapsed();
+        facts.adopted = stored.len();
+        if let Some(generation) = &facts.generation {
+            tracing::debug!(generation, bytes = bytes.len(), resumed = stored.len(), "the picture is read");
+        }
+        Ok(Production {
+            plan,
+            identity,
+            folder,
+            found,
+            bytes,
+            sha256,
+            probe,
+            permit,
+            stored,
+            keep,
+            clock,
+            entry,
+            place,
+        })
+    }
+
+    /// The header's facts; none when more bytes are needed to find it.
+    fn probe(&self, head: &[u8], whole: bool) -> Result<Option<Probe>, Failure> {
+        let limits = Limits { max_pixels: self.options().max_pixels, max_source_bytes: u64::MAX, ..Limits::default() };
+        match decode::probe(head, &limits) {
+            Ok(probe) => Ok(Some(probe)),
+            Err(DecodeError::Truncated { .. } | DecodeError::Broken { .. }) if !whole => Ok(None),
+            Err(error) => {
+                let class = Class::of(error.class()).unwrap_or(Class::BrokenPicture);
+                Err(Failure::new(class, run::explain(error.to_string(), error.class())))
+            }
+        }
+    }
+
+    fn check_work(&self, probe: &Probe, plan: &Plan) -> Result<(), Failure> {
+        let limit = self.shared.settings.max_work_megapixels.saturating_mul(1_000_000);
+        let work = footprint::work_pixels(probe, &plan.job, self.options());
+        if work <= limit {
+            return Ok(());
+        }
+        let message = format!(
+            "the job asks for {} million pixels of variations, more than the limit of {}; ask for fewer palettes or outputs, \
+             or raise CONCEPT_MAX_WORK_MEGAPIXELS",
+            work.div_ceil(1_000_000),
+            self.shared.settings.max_work_megapixels
+        );
+        Err(Failure::new(Class::TooMuchWork, message))
+    }
+
+    fn peak(&self, probe: &Probe, source_bytes: u64, plan: &Plan) -> u64 {
+        footprint::peak_bytes(probe, source_bytes, &plan.job, self.options(), self.shared.lanes.width())
+    }
+
+    /// Files of the job that an earlier delivery of the same work stored.
+    async fn stored(
+        &self,
+        plan: &Plan,
+        folder: &Location,
+        identity: &Identity,
+    ) -> Result<HashMap<String, Stat>, Failure> {
+        let options = self.options();
+        let mut names = run::object_names(&plan.job, options);
+        if options.upload_over.is_some() {
+            let copies: Vec<String> =
+                names.iter().filter(|name| name.ends_with(".png")).map(|name| variation::upload_name(name)).collect();
+            names.extend(copies);
+        }
+        let storage = &self.shared.storage;
+        let ask = |name: String| async move {
+            let location = folder.join(&name);
+            storage.stat(&location).await.map(|stat| stat.map(|stat| (name, stat)))
+        };
+        let mut answers = stream::iter(names).map(ask).buffer_unordered(PROBES_AT_ONCE);
+        let mut stored = HashMap::new();
+        while let Some(answer) = answers.next().await {
+            match answer.map_err(|error| Failure::of_destination(&error))? {
+                Some((name, stat)) if stat.work_key.as_deref() == Some(&identity.key) => {
+                    stored.insert(name, stat);
+                }
+                Some(_) => return Err(existing::conflict(folder)),
+                None => {}
+            }
+        }
+        Ok(stored)
+    }
+}

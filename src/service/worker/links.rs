@@ -1,0 +1,72 @@
+//! Links to what is stored: signed by storage, or below the address that the results are served from.
+
+use super::Worker;
+use crate::pipeline::manifest::Manifest;
+use crate::service::failure::Failure;
+use crate::service::storage::Location;
+
+impl Worker {
+    /// Puts links into a manifest where the settings ask for them.
+    ///
+    /// # Errors
+    /// [`Failure`] when nothing here can sign.
+    pub async fn link(&self, manifest: &mut Manifest, folder: &Location) -> Result<(), Failure> {
+        let settings = &self.shared.settings;
+        let mut links = Vec::new();
+        for entry in &mut manifest.variations {
+            let made = entry.error.is_none();
+            if made {
+                links.push((entry.object.clone(), &mut entry.link));
+            }
+            if let Some(copy) = entry.upload.as_mut().filter(|copy| made && copy.error.is_none()) {
+                links.push((copy.object.clone(), &mut copy.link));
+            }
+        }
+        for (object, link) in links {
+            let location = folder.join(&object);
+            // The address serves one bucket: what lies in others has to be signed.
+            let served = location.bucket() == self.shared.rules.default_destination.bucket();
+            *link = match (settings.public_base_url.as_ref().filter(|_| served), settings.signed_links) {
+                (Some(base), _) => Some(public_link(base, &location)),
+                (None, Some(time)) => self
+                    .shared
+                    .storage
+                    .signed_link(&location, time)
+                    .await
+                    .map_err(|error| Failure::of_destination(&error))?,
+                (None, None) => None,
+            };
+        }
+        Ok(())
+    }
+}
+
+/// A link below the address that a bucket is served from.
+fn public_link(base: &str, location: &Location) -> String {
+    format!("{}/{}", base.trim_end_matches('/'), escaped(location.name()))
+}
+
+/// A name as a part of a URL or a header: everything escaped but plain characters and slashes (RFC 3986, 2.3).
+pub fn escaped(name: &str) -> String {
+    let mut text = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~/".contains(&byte) {
+            text.push(byte as char);
+        } else {
+            text += &format!("%{byte:02X}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_escape_what_a_url_cannot_hold_and_keep_the_folders() {
+        let location = Location::parse("gs://palettes/u 1/j/palette_Wärme.png").unwrap();
+        let link = public_link("https://cdn.example.com/", &location);
+        assert_eq!(link, "https://cdn.example.com/u%201/j/palette_W%C3%A4rme.png");
+    }
+}
