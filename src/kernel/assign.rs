@@ -120,7 +120,7 @@ fn predict(model: &ColorModel, targets: &[Lab], shape: Shape) -> f32 {
     let probes = model.probes();
     let map = SoftMap::new(model, targets, shape, 1.0, Vec::new());
     let out = recolor::pack_labs(&map.labs(&probes.labs, &probes.weights));
-    probes.pairs.gain(&out).map_or(1.0, |gain| gain.p999 as f32)
+    probes.pairs.steepness(&out).map_or(1.0, |(p999, _)| p999 as f32)
 }
 
 /// What a candidate costs, in units of gain above the acceptable: an unused brand colour 1.6, each further one 0.8 more

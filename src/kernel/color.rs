@@ -329,8 +329,15 @@ impl OkLab {
 }
 
 /// CIEDE2000 with unit weights (Sharma, Wu, Dalal 2005). 1 is about a just noticeable difference.
+///
+/// Hues are kept as directions, and their means, differences and multiples come from products: angles, which the formula
+/// is written in, cost several times as much.
 pub fn delta_e_2000(x: Lab, y: Lab) -> f32 {
     use std::f64::consts::PI;
+    /// Cosine and sine of 30°, 6° and 63°.
+    const TURN_30: (f64, f64) = (0.866_025_403_784_438_6, 0.5);
+    const TURN_6: (f64, f64) = (0.994_521_895_368_273_3, 0.104_528_463_267_653_47);
+    const TURN_63: (f64, f64) = (0.453_990_499_739_546_8, 0.891_006_524_188_367_9);
     let (l1, a1, b1) = (f64::from(x.l), f64::from(x.a), f64::from(x.b));
     let (l2, a2, b2) = (f64::from(y.l), f64::from(y.a), f64::from(y.b));
     let pow7 = |v: f64| v.powi(7);
@@ -338,43 +345,48 @@ pub fn delta_e_2000(x: Lab, y: Lab) -> f32 {
     let g = 0.5 * (1.0 - (pow7(mean_c) / (pow7(mean_c) + 25f64.powi(7))).sqrt());
     let (a1, a2) = (a1 * (1.0 + g), a2 * (1.0 + g));
     let (c1, c2) = ((a1 * a1 + b1 * b1).sqrt(), (a2 * a2 + b2 * b2).sqrt());
-    let hue = |a: f64, b: f64| if a == 0.0 && b == 0.0 { 0.0 } else { b.atan2(a).rem_euclid(2.0 * PI) };
-    let (h1, h2) = (hue(a1, b1), hue(a2, b2));
-    let achromatic = c1 * c2 == 0.0;
-    let dh = if achromatic {
-        0.0
+    let product = c1 * c2;
+    // The hue difference, as a distance, and the direction half-way along the shorter arc.
+    let (dh_big, (cos, sin)) = if product == 0.0 {
+        let direction = if c1 > 0.0 { (a1 / c1, b1 / c1) } else { (a2 / c2, b2 / c2) };
+        (0.0, if c1 + c2 > 0.0 { direction } else { (1.0, 0.0) })
     } else {
-        let d = h2 - h1;
-        if d > PI {
-            d - 2.0 * PI
-        } else if d < -PI {
-            d + 2.0 * PI
+        let (dot, cross) = (a1 * a2 + b1 * b2, a1 * b2 - a2 * b1);
+        let ((u1, v1), (u2, v2)) = ((a1 / c1, b1 / c1), (a2 / c2, b2 / c2));
+        // The one of two forms that does not subtract what is nearly equal.
+        if dot >= 0.0 {
+            let (u, v) = (u1 + u2, v1 + v2);
+            let length = (u * u + v * v).sqrt();
+            (cross * (2.0 / (product + dot)).sqrt(), (u / length, v / length))
         } else {
-            d
+            // Of opposite hues the one with the smaller angle comes first.
+            let forward = if cross == 0.0 { b1 > 0.0 || (b1 == 0.0 && a1 > 0.0) } else { cross > 0.0 };
+            let sign = if forward { 1.0 } else { -1.0 };
+            let (u, v) = (v2 - v1, u1 - u2);
+            let length = sign * (u * u + v * v).sqrt();
+            (sign * (2.0 * (product - dot)).sqrt(), (u / length, v / length))
         }
     };
     let (dl, dc) = (l2 - l1, c2 - c1);
-    let dh_big = 2.0 * (c1 * c2).sqrt() * (dh / 2.0).sin();
     let (mean_l, mean_c) = ((l1 + l2) / 2.0, (c1 + c2) / 2.0);
-    let mean_h = if achromatic {
-        h1 + h2
-    } else if (h1 - h2).abs() <= PI {
-        (h1 + h2) / 2.0
-    } else if h1 + h2 < 2.0 * PI {
-        (h1 + h2 + 2.0 * PI) / 2.0
-    } else {
-        (h1 + h2 - 2.0 * PI) / 2.0
-    };
-    let t =
-        1.0 - 0.17 * (mean_h - PI / 6.0).cos() + 0.24 * (2.0 * mean_h).cos() + 0.32 * (3.0 * mean_h + PI / 30.0).cos()
-            - 0.20 * (4.0 * mean_h - 63.0 * PI / 180.0).cos();
-    let turn = (PI / 6.0) * (-((mean_h.to_degrees() - 275.0) / 25.0).powi(2)).exp();
+    let (cos2, sin2) = (2.0 * cos * cos - 1.0, 2.0 * sin * cos);
+    let (cos3, sin3) = (cos * (4.0 * cos * cos - 3.0), sin * (3.0 - 4.0 * sin * sin));
+    let (cos4, sin4) = (2.0 * cos2 * cos2 - 1.0, 2.0 * sin2 * cos2);
+    let t = 1.0 - 0.17 * (cos * TURN_30.0 + sin * TURN_30.1) + 0.24 * cos2 + 0.32 * (cos3 * TURN_6.0 - sin3 * TURN_6.1)
+        - 0.20 * (cos4 * TURN_63.0 + sin4 * TURN_63.1);
     let rc = 2.0 * (pow7(mean_c) / (pow7(mean_c) + 25f64.powi(7))).sqrt();
     let offset = (mean_l - 50.0).powi(2);
     let sl = 1.0 + 0.015 * offset / (20.0 + offset).sqrt();
     let sc = 1.0 + 0.045 * mean_c;
     let sh = 1.0 + 0.015 * mean_c * t;
-    let rt = -(2.0 * turn).sin() * rc;
+    // The rotation of the blues; between 0° and 120° it is below the precision of the result.
+    let rt = if sin >= 0.0 && cos >= -0.5 {
+        0.0
+    } else {
+        let mean_h = sin.atan2(cos).rem_euclid(2.0 * PI);
+        let turn = (PI / 6.0) * (-((mean_h.to_degrees() - 275.0) / 25.0).powi(2)).exp();
+        -(2.0 * turn).sin() * rc
+    };
     let (tl, tc, th) = (dl / sl, dc / sc, dh_big / sh);
     (tl * tl + tc * tc + th * th + rt * tc * th).max(0.0).sqrt() as f32
 }
@@ -432,6 +444,79 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// The formula as it is published.
+    fn delta_e_2000_in_angles(x: Lab, y: Lab) -> f32 {
+        use std::f64::consts::PI;
+        let (l1, a1, b1) = (f64::from(x.l), f64::from(x.a), f64::from(x.b));
+        let (l2, a2, b2) = (f64::from(y.l), f64::from(y.a), f64::from(y.b));
+        let pow7 = |v: f64| v.powi(7);
+        let mean_c = ((a1 * a1 + b1 * b1).sqrt() + (a2 * a2 + b2 * b2).sqrt()) / 2.0;
+        let g = 0.5 * (1.0 - (pow7(mean_c) / (pow7(mean_c) + 25f64.powi(7))).sqrt());
+        let (a1, a2) = (a1 * (1.0 + g), a2 * (1.0 + g));
+        let (c1, c2) = ((a1 * a1 + b1 * b1).sqrt(), (a2 * a2 + b2 * b2).sqrt());
+        let hue = |a: f64, b: f64| if a == 0.0 && b == 0.0 { 0.0 } else { b.atan2(a).rem_euclid(2.0 * PI) };
+        let (h1, h2) = (hue(a1, b1), hue(a2, b2));
+        let achromatic = c1 * c2 == 0.0;
+        let dh = if achromatic {
+            0.0
+        } else {
+            let d = h2 - h1;
+            if d > PI {
+                d - 2.0 * PI
+            } else if d < -PI {
+                d + 2.0 * PI
+            } else {
+                d
+            }
+        };
+        let (dl, dc) = (l2 - l1, c2 - c1);
+        let dh_big = 2.0 * (c1 * c2).sqrt() * (dh / 2.0).sin();
+        let (mean_l, mean_c) = ((l1 + l2) / 2.0, (c1 + c2) / 2.0);
+        let mean_h = if achromatic {
+            h1 + h2
+        } else if (h1 - h2).abs() <= PI {
+            (h1 + h2) / 2.0
+        } else if h1 + h2 < 2.0 * PI {
+            (h1 + h2 + 2.0 * PI) / 2.0
+        } else {
+            (h1 + h2 - 2.0 * PI) / 2.0
+        };
+        let t = 1.0 - 0.17 * (mean_h - PI / 6.0).cos()
+            + 0.24 * (2.0 * mean_h).cos()
+            + 0.32 * (3.0 * mean_h + PI / 30.0).cos()
+            - 0.20 * (4.0 * mean_h - 63.0 * PI / 180.0).cos();
+        let turn = (PI / 6.0) * (-((mean_h.to_degrees() - 275.0) / 25.0).powi(2)).exp();
+        let rc = 2.0 * (pow7(mean_c) / (pow7(mean_c) + 25f64.powi(7))).sqrt();
+        let offset = (mean_l - 50.0).powi(2);
+        let sl = 1.0 + 0.015 * offset / (20.0 + offset).sqrt();
+        let sc = 1.0 + 0.045 * mean_c;
+        let sh = 1.0 + 0.015 * mean_c * t;
+        let rt = -(2.0 * turn).sin() * rc;
+        let (tl, tc, th) = (dl / sl, dc / sc, dh_big / sh);
+        (tl * tl + tc * tc + th * th + rt * tc * th).max(0.0).sqrt() as f32
+    }
+
+    #[test]
+    fn delta_e_2000_is_the_published_formula() {
+        let step = |i: u32, n: u32| (i.wrapping_mul(2_654_435_761) >> n & 127) as f32;
+        let lab = |i: u32| Lab { l: step(i, 3) * 0.78, a: step(i, 11) - 64.0, b: step(i, 20) - 64.0 };
+        let grey = |l: f32| Lab { l, a: 0.0, b: 0.0 };
+        for i in 0..40_000 {
+            let (x, y) = (lab(i), lab(i + 40_000));
+            // Near, nearly opposite in hue, and without any.
+            let near = Lab { l: x.l + 0.3, a: x.a + 0.01, b: x.b - 0.02 };
+            for other in [y, x, near, Lab { a: -x.a, b: 0.5 - x.b, ..y }, grey(y.l)] {
+                // Which way round from a hue to its opposite is left to rounding, in angles as in products.
+                if x.a * other.b == x.b * other.a && x.a * other.a + x.b * other.b < 0.0 {
+                    continue;
+                }
+                let (got, expected) = (delta_e_2000(x, other), delta_e_2000_in_angles(x, other));
+                assert!((got - expected).abs() <= 1e-5 * expected.max(0.1), "{x:?} {other:?}: {got} {expected}");
+            }
+        }
+        assert_eq!(delta_e_2000(grey(30.0), grey(30.0)), 0.0);
     }
 
     #[test]

@@ -174,8 +174,7 @@ impl SoftMap {
         };
         if strength > 0.0 && !map.offsets.is_empty() {
             let probes = model.probes();
-            let out = map.labs(&probes.labs, &probes.weights).l;
-            let (low, high) = out.iter().fold((f32::MAX, f32::MIN), |(low, high), &l| (low.min(l), high.max(l)));
+            let (low, high) = map.lightness_range(&probes.labs, &probes.weights);
             map.knees = Knees::new(low, high, &targets);
             map.settle(model, &targets, shape.settling);
         }
@@ -263,6 +262,27 @@ impl SoftMap {
             },
         );
         out
+    }
+
+    /// The least and the most lightness of [`Self::labs`], without keeping any of it.
+    fn lightness_range(&self, labs: &LabPlanes, weights: &SoftWeights) -> (f32, f32) {
+        let (mut low, mut high) = ([f32::MAX; BLOCK], [f32::MIN; BLOCK]);
+        vectorize(
+            #[inline(always)]
+            || {
+                for start in (0..labs.len()).step_by(BLOCK) {
+                    let len = BLOCK.min(labs.len() - start);
+                    let mut spare = NO_LABS;
+                    let lab = lab_block(labs, start, len, &mut spare);
+                    let block = self.move_block(&lab, &self.stored_shift(weights, start, len));
+                    for ((low, high), &l) in low.iter_mut().zip(&mut high).zip(&block[0][..len]) {
+                        *low = low.min(l);
+                        *high = high.max(l);
+                    }
+                }
+            },
+        );
+        (low.into_iter().fold(f32::MAX, f32::min), high.into_iter().fold(f32::MIN, f32::max))
     }
 
     /// The table of output colours: one packed opaque entry a colour of `set`, then one of transparent black.

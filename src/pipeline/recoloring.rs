@@ -216,11 +216,11 @@ impl Recoloring {
         let wanted = map.labs(&sampled.labs, &soft.model.weights(&sampled.labs));
         let wanted: Vec<Lab> = (0..wanted.len()).map(|i| wanted.get(i)).collect();
         let fidelity = fit::fidelity(&view, &labels, &assignment.targets);
-        let coverage = fit::coverage(&view, &fit::TargetColors::new(assignment.targets.iter().copied()));
+        let present = fit::present(&view, &fit::TargetColors::new(assignment.targets.iter().copied()));
         let gamut = fit::gamut_fit(&sampled.sample, &wanted, &mapped);
         for (name, value) in [
             ("fidelity_delta_e", fidelity),
-            ("coverage", coverage.present() as f64 / assignment.targets.len() as f64),
+            ("coverage", present as f64 / assignment.targets.len() as f64),
             ("gamut_clipped", gamut.clipped_share),
             ("hue_drift_degrees", gamut.hue_drift_p99),
         ] {
@@ -232,9 +232,9 @@ impl Recoloring {
     fn measure(&mut self, base: &Base, palette: &Palette) {
         let sampled = &base.sample;
         let mapped = sampled.of(&self.table);
-        if let Some(gain) = base.neighbors.gain(&self.table) {
-            self.metrics.insert("gain_p999".into(), rounded(gain.p999));
-            self.metrics.insert("gain_max".into(), rounded(gain.max));
+        if let Some((p999, max)) = base.neighbors.steepness(&self.table) {
+            self.metrics.insert("gain_p999".into(), rounded(p999));
+            self.metrics.insert("gain_max".into(), rounded(max));
         }
         let targets = fit::TargetColors::of_palette(palette.colors());
         let view = fit::View::new(&sampled.sample, &mapped);
@@ -243,7 +243,7 @@ impl Recoloring {
         if before > 0.01 {
             self.metrics.insert("palette_distance".into(), rounded(after / before));
         }
-        let present = fit::coverage(&view, &targets).present();
+        let present = fit::present(&view, &targets);
         self.metrics.insert("colors_present".into(), present as f64);
         let order = tone::lightness_correlation(&sampled.sample, &sampled.colors, &mapped);
         self.metrics.insert("lightness_order".into(), rounded(order));

@@ -125,17 +125,35 @@ impl Coverage {
     }
 }
 
-/// Coverage: which targets occur among the colours.
-pub fn coverage(view: &View<'_>, targets: &TargetColors) -> Coverage {
+/// How many of the targets are present, as [`Coverage::present`] says: a target counts as soon as it is seen often enough,
+/// and is then not looked for any longer.
+pub fn present(view: &View<'_>, targets: &TargetColors) -> usize {
+    let present = |&target: &Lab| {
+        let mut share = 0.0;
+        let mut entries = view.labs.iter().zip(view.sample.entries());
+        entries.any(|(&lab, &(_, weight))| {
+            share += if covers(lab, lab.chroma(), target) { f64::from(weight) } else { 0.0 };
+            share > PRESENT_SHARE
+        })
+    };
+    targets.colors.iter().filter(|target| present(target)).count()
+}
+
+/// Whether a colour lies within [`PRESENT_DELTA_E`] of a target.
+fn covers(lab: Lab, chroma: f32, target: Lab) -> bool {
     // ΔE2000 weighs a step of lightness down to 1/1.75 of CIE94's and one of hue to about 1/1.5, plus a rotation in
     // the blues: whatever lies further than this by CIE94 cannot be within 5.
     const FAR_SQUARED: f32 = 15.0 * 15.0;
+    delta_e_94_squared(lab, chroma, target) < FAR_SQUARED && delta_e_2000(lab, target) <= PRESENT_DELTA_E
+}
+
+/// Coverage: which targets occur among the colours.
+pub fn coverage(view: &View<'_>, targets: &TargetColors) -> Coverage {
     let mut shares = vec![0.0; targets.colors.len()];
     for (&lab, &(_, weight)) in view.labs.iter().zip(view.sample.entries()) {
         let chroma = lab.chroma();
         for (share, &target) in shares.iter_mut().zip(&targets.colors) {
-            let near = delta_e_94_squared(lab, chroma, target) < FAR_SQUARED;
-            if near && delta_e_2000(lab, target) <= PRESENT_DELTA_E {
+            if covers(lab, chroma, target) {
                 *share += f64::from(weight);
             }
         }
