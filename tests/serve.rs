@@ -210,7 +210,8 @@ async fn the_record_of_another_job_under_the_same_name_is_set_aside_not_lost() {
 async fn a_message_that_is_no_text_or_long_is_kept_whole_beside_its_record() {
     let (setup, rig) = local().await;
     let long = format!("{{\"source\": \"{}\"}}", "x".repeat(100 << 10)).into_bytes();
-    for (i, body) in [b"\xff\xfe no text".to_vec(), long].into_iter().enumerate() {
+    let secret = br#"{"job_id": "s", "source": "https://host/a.png?sig=s3cret", "palettes": 7}"#.to_vec();
+    for (i, body) in [b"\xff\xfe no text".to_vec(), long, secret].into_iter().enumerate() {
         assert_eq!(rig.post("/", &wrapped(&body, &format!("k{i}"))).await.0, 204);
         let record = setup.manifest(&format!("_failed/k{i}")).unwrap();
         assert!(record.get("message").is_none());
@@ -391,28 +392,34 @@ async fn connections_that_do_not_say_what_they_want_are_closed() {
 #[tokio::test]
 async fn a_form_that_finds_the_queue_full_is_refused_before_it_is_read() {
     let (_setup, rig) = local_with(&[("CONCEPT_QUEUE_LIMIT", "1"), ("CONCEPT_THREADS", "1")]).await;
-    let fill = (0..4).map(|i| {
-        let (rig, job) = (&rig, job(&format!("fill{i}"), 40));
-        async move { rig.push(&job, "m").await }
-    });
-    let form = async {
-        let mut statuses = Vec::new();
-        for i in 0..40 {
-            let mut job = job(&format!("form{i}"), 1);
-            job.as_object_mut().unwrap().remove("source");
-            let form = reqwest::multipart::Form::new()
-                .text("job", job.to_string())
-                .part("image", reqwest::multipart::Part::bytes(fixture("photo.jpg")));
-            let answer = rig.client.post(rig.url("/v1/render")).multipart(form).send().await.unwrap();
-            statuses.push(answer.status().as_u16());
-            if statuses.contains(&429) {
-                break;
+    let (first, second) = (job("first", 60), job("second", 1));
+    let until = async |running: u64, waiting: u64| {
+        let start = Instant::now();
+        loop {
+            let (_, ready) = rig.get("/ready").await;
+            if ready["running"] == running && ready["waiting"] == waiting {
+                return;
             }
+            assert!(start.elapsed() < Duration::from_secs(60), "{ready}");
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        statuses
     };
-    let (_, statuses) = futures_util::future::join(futures_util::future::join_all(fill), form).await;
-    assert!(statuses.contains(&429), "{statuses:?}");
+    // One computes, one waits: there is no place left.
+    let form = async {
+        until(2, 1).await;
+        let mut job = job("form", 1);
+        job.as_object_mut().unwrap().remove("source");
+        let form = reqwest::multipart::Form::new()
+            .text("job", job.to_string())
+            .part("image", reqwest::multipart::Part::bytes(fixture("photo.jpg")));
+        rig.client.post(rig.url("/v1/render")).multipart(form).send().await.unwrap().status()
+    };
+    let fill = async {
+        until(1, 0).await;
+        rig.push(&second, "m2").await
+    };
+    let (first, second, status) = tokio::join!(rig.push(&first, "m1"), fill, form);
+    assert_eq!((first, second, status.as_u16()), (204, 204, 429));
 }
 
 #[tokio::test]

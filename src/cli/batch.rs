@@ -38,10 +38,11 @@ pub fn batch(args: &BatchArgs) -> Result<ExitCode, CliError> {
             bar.set_length(total);
             bar.set_position(through);
         };
-        // The file stays in memory until the end: it counts like a picture.
+        // The file stays in memory until the end.
         let size = jobs.len() as u64;
-        let _permit = worker.permit_for(size).await.map_err(|failure| {
-            CliError::Failed(format!("JOBS.ndjson has {size} bytes: {failure}; or split the file"))
+        worker.set_aside(size).map_err(|_| {
+            let problem = "leaves no memory for jobs; split it, or give the worker more memory";
+            CliError::Failed(format!("JOBS.ndjson has {size} bytes, which {problem}"))
         })?;
         let stopped = async {
             asked_to_stop().await;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use concept_worker::config::Config;
 use concept_worker::pipeline::job::{BackgroundAction, Job};
-use concept_worker::pipeline::manifest::{Manifest, State, VariationEntry};
+use concept_worker::pipeline::manifest::{Manifest, Source, State, VariationEntry};
 use concept_worker::pipeline::run::{self, RunError, RunOptions};
 use indicatif::{HumanBytes, MultiProgress};
 
@@ -29,7 +29,12 @@ pub struct Run {
 
 /// Runs the job and prints the summary or the manifest. The exit code is 0 only when every variation was made.
 pub fn run(run: &Run, screen: &MultiProgress) -> Result<ExitCode, CliError> {
-    tracing::info!("{}: {} bytes, {} threads", run.job.source, run.source.len(), rayon::current_num_threads());
+    tracing::info!(
+        "{}: {} bytes, {} threads",
+        Source::shown(&run.job.source),
+        run.source.len(),
+        rayon::current_num_threads()
+    );
     let progress = Progress::new(screen, run.quiet || run.json);
     let result = run::run(&run.job, &run.source, &run.out, &run.options, &|event| progress.observe(event));
     progress.finish();

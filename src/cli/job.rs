@@ -59,7 +59,7 @@ fn into_the_cloud(args: &JobArgs, job: Job, config: &Config) -> Result<ExitCode,
     let runtime = worker::runtime()?;
     let finished = runtime.block_on(async {
         let worker = worker::open(config, &surroundings()).await?;
-        let answer = worker.render(job, given, Keep::Stored).await;
+        let answer = worker.render(job, given, Keep::Stored, None).await;
         answer.result.map_err(|failure| failed(&failure))
     })?;
     finish::report(&finished.manifest, &finished.folder.to_string(), args.show.json, args.common.quiet)

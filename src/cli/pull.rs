@@ -27,7 +27,7 @@ pub fn pull(args: &PullArgs) -> Result<ExitCode, CliError> {
         let (handler, drained) = (worker.clone(), worker.clone());
         let handle = move |delivery| {
             let worker = handler.clone();
-            async move { worker.deliver_by(delivery, None).await.disposition }
+            async move { worker.deliver(delivery, None, None).await.disposition }
         };
         let shutdown = async move {
             asked_to_stop().await;

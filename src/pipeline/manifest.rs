@@ -29,7 +29,8 @@ pub struct Manifest {
     /// The message as it arrived, in the record of a failure, so that it can be sent again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// The object that holds it, `gs://bucket/name`, where it is longer than 64 KiB or no text.
+    /// The object that holds it, `gs://bucket/name`, where it is longer than 64 KiB, no
+    /// text, or may hold a secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message_object: Option<String>,
     /// One entry per palette (or effect) and output.

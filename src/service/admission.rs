@@ -5,6 +5,7 @@
 //! too little room. The permit moves into the work on the processors, so that a caller who goes away cannot free it early.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -48,7 +49,7 @@ pub struct Admission {
 
 struct Shared {
     budget: Budget,
-    capacity: u64,
+    capacity: AtomicU64,
     meter: Meter,
     state: Mutex<State>,
     changed: Notify,
@@ -99,6 +100,7 @@ impl Admission {
     pub fn start(budget: Budget, meter: Meter) -> Self {
         let idle = (meter.resident)();
         let capacity = budget.limit.saturating_sub(budget.reserve).saturating_sub(idle);
+        let capacity = AtomicU64::new(capacity);
         let shared = Arc::new(Shared { budget, capacity, meter, state: Mutex::default(), changed: Notify::new() });
         let weak = Arc::downgrade(&shared);
         tokio::spawn(async move {
@@ -111,6 +113,16 @@ impl Admission {
             }
         });
         Self { shared }
+    }
+
+    /// Takes bytes away from all jobs for good: what the process holds beside them as long as it lives.
+    ///
+    /// # Errors
+    /// [`Class::PictureTooLarge`] when that leaves no room for jobs.
+    pub fn set_aside(&self, bytes: u64) -> Result<(), Failure> {
+        self.check(bytes)?;
+        self.shared.capacity.fetch_sub(bytes, Ordering::SeqCst);
+        Ok(())
     }
 
     /// Takes a place in the queue.
@@ -140,7 +152,7 @@ impl Admission {
         let patience = Instant::now() + PATIENCE;
         while !permit.try_resize(bytes) {
             if Instant::now() > patience {
-                log::memory_refused(bytes, self.shared.capacity, false);
+                log::memory_refused(bytes, self.shared.capacity(), false);
                 return Err(Failure::new(Class::Busy, "there is no memory for the job now; send it again later"));
             }
             tokio::time::sleep(LOOK_AGAIN).await;
@@ -149,14 +161,15 @@ impl Admission {
     }
 
     fn check(&self, bytes: u64) -> Result<(), Failure> {
-        if bytes > self.shared.capacity {
-            log::memory_refused(bytes, self.shared.capacity, true);
+        let capacity = self.shared.capacity();
+        if bytes > capacity {
+            log::memory_refused(bytes, capacity, true);
             let mib = |bytes: u64| bytes.div_ceil(1 << 20);
             let message = format!(
                 "the job needs up to {} MiB of memory and this worker has {} MiB for jobs; set \
                  CONCEPT_IMAGE_MAX_DIMENSION, ask for fewer formats, or give the worker more memory",
                 mib(bytes),
-                mib(self.shared.capacity)
+                mib(capacity)
             );
             return Err(Failure::new(Class::PictureTooLarge, message));
         }
@@ -180,7 +193,7 @@ impl Admission {
     pub fn occupancy(&self) -> Occupancy {
         let state = self.shared.state();
         Occupancy {
-            capacity: self.shared.capacity,
+            capacity: self.shared.capacity(),
             promised: state.promised,
             permits: state.permits,
             waiting: state.places,
@@ -203,7 +216,7 @@ impl Shared {
                     state.queue.pop_front();
                 }
                 let Some(head) = state.queue.front() else { return false };
-                if state.promised + head.bytes > shared.capacity {
+                if state.promised + head.bytes > shared.capacity() {
                     return false;
                 }
                 (head.bytes, state.permits == 0)
@@ -219,7 +232,7 @@ impl Shared {
             }
             let mut state = shared.state();
             // Meanwhile a permit may have grown, or the head may have gone.
-            let still = state.queue.front().is_some_and(|head| state.promised + head.bytes <= shared.capacity);
+            let still = state.queue.front().is_some_and(|head| state.promised + head.bytes <= shared.capacity());
             let Some(waiter) = state.queue.pop_front_if(|_| still) else { continue };
             state.promised += waiter.bytes;
             state.permits += 1;
@@ -227,6 +240,10 @@ impl Shared {
             // Dropped unused, the permit gives its bytes back.
             let _ = waiter.given.send(Permit { shared: shared.clone(), bytes: waiter.bytes });
         }
+    }
+
+    fn capacity(&self) -> u64 {
+        self.capacity.load(Ordering::SeqCst)
     }
 
     fn has_room(&self, bytes: u64) -> bool {
@@ -253,7 +270,7 @@ impl Permit {
     pub fn try_resize(&mut self, bytes: u64) -> bool {
         let mut state = self.shared.state();
         let others = state.promised.saturating_sub(self.bytes);
-        if bytes > self.bytes && others + bytes > self.shared.capacity {
+        if bytes > self.bytes && others + bytes > self.shared.capacity() {
             return false;
         }
         state.promised = others + bytes;
@@ -276,8 +293,6 @@ impl Drop for Permit {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
-
     use super::*;
 
     const MIB: u64 = 1 << 20;
@@ -321,6 +336,16 @@ mod tests {
         let error = admission(&idle(), 10).acquire(81 * MIB).await.err().unwrap();
         assert_eq!(error.class, Class::PictureTooLarge);
         assert!(error.message.contains("81 MiB") && error.message.contains("80 MiB"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_is_set_aside_is_not_there_for_jobs_and_what_does_not_fit_beside_it_is_refused() {
+        let admission = admission(&idle(), 10);
+        admission.set_aside(30 * MIB).unwrap();
+        assert_eq!(admission.acquire(51 * MIB).await.err().unwrap().class, Class::PictureTooLarge);
+        let permit = admission.acquire(50 * MIB).await.unwrap();
+        assert_eq!((permit.bytes(), admission.occupancy().permits), (50 * MIB, 1));
+        assert!(admission.set_aside(60 * MIB).is_err());
     }
 
     #[tokio::test]

@@ -144,7 +144,7 @@ async fn settle(worker: &Worker, at: u64, line: Bytes) -> Delivered {
             publish_time: None,
             ordering_key: None,
         };
-        let delivered = worker.deliver_by(delivery, None).await;
+        let delivered = worker.deliver(delivery, None, None).await;
         if delivered.disposition == Disposition::Acknowledge || attempt == TRIES || worker.is_draining() {
             return delivered;
         }

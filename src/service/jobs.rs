@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::failure::Failure;
+use super::failure::{Class, Failure};
 use super::storage::Location;
 use crate::pipeline::manifest::{self, Manifest};
 
@@ -110,6 +111,8 @@ impl Jobs {
             })
             .time_to_live(TIME_TO_LIVE)
             .support_invalidation_closures()
+            // The default would rather refuse a new job than forget one that was asked for often.
+            .eviction_policy(EvictionPolicy::lru())
             .build();
         Self { known, max_size }
     }
@@ -127,6 +130,23 @@ impl Jobs {
             status.error = None;
         });
         entry
+    }
+
+    /// A delivery of the job in `folder` failed. That says something of the job only where nothing better is known: another
+    /// delivery may be at work on it, or have done it.
+    pub fn failed(&self, folder: &Location, failure: &Failure) {
+        let says_nothing = matches!(failure.class, Class::Busy | Class::Draining | Class::Conflict);
+        let Some(status) = self.known.get(folder) else { return };
+        if status.manifest.is_some() || (says_nothing && status.stage != Stage::Queued) {
+            return;
+        }
+        let entry = Named {
+            jobs: self.clone(),
+            folder: folder.clone(),
+            user_id: status.user_id.clone(),
+            job_id: status.job_id.clone(),
+        };
+        Entry(Some(entry)).failed(failure);
     }
 
     /// What is known of a job; without a user, of any user's job of this name.
@@ -201,7 +221,7 @@ impl Entry {
     }
 
     /// This delivery failed.
-    pub fn failed(&self, failure: &Failure) {
+    fn failed(&self, failure: &Failure) {
         self.update(|status| {
             status.stage = Stage::Done;
             status.error = Some(failure.to_manifest());
@@ -211,7 +231,6 @@ impl Entry {
 
 #[cfg(test)]
 mod tests {
-    use super::super::failure::Class;
     use super::*;
 
     fn begin(jobs: &Jobs, user: &str, id: &str) -> Entry {
@@ -240,6 +259,7 @@ mod tests {
             }
             assert_eq!(jobs.max_size(), most);
             assert!(jobs.size() <= most, "{}", jobs.size());
+            assert!(jobs.get(Some("u"), "2999").is_some(), "the newest is known");
         }
         // A manifest of a thousand variations counts as a hundred and more.
         let jobs = Jobs::new(32 << 20);

@@ -274,6 +274,8 @@ impl Download {
     }
 }
 
+// The client's futures are large, tens of kilobytes. Boxed, they take that while a request runs, and not in every job that
+// waits for something else.
 impl Storage {
     /// Opens a storage. Nothing is asked of it yet.
     ///
@@ -296,7 +298,7 @@ impl Storage {
     /// [`StorageError`].
     pub async fn stat(&self, location: &Location) -> Result<Option<Stat>, StorageError> {
         match self {
-            Self::Gcs(storage) => storage.stat(location).await,
+            Self::Gcs(storage) => Box::pin(storage.stat(location)).await,
             Self::Local(storage) => storage.stat(location).await,
             Self::Memory(storage) => Ok(storage.stat(location)),
         }
@@ -313,7 +315,7 @@ impl Storage {
         limit: u64,
     ) -> Result<Download, StorageError> {
         match self {
-            Self::Gcs(storage) => storage.read(location, generation, limit).await,
+            Self::Gcs(storage) => Box::pin(storage.read(location, generation, limit)).await,
             Self::Local(storage) => storage.read(location, generation, limit).await,
             Self::Memory(storage) => storage.read(location, generation, limit),
         }
@@ -333,7 +335,7 @@ impl Storage {
         precondition: &Precondition,
     ) -> Result<Stat, StorageError> {
         match self {
-            Self::Gcs(storage) => storage.write(key, content, crc32c, precondition).await,
+            Self::Gcs(storage) => Box::pin(storage.write(key, content, crc32c, precondition)).await,
             Self::Local(storage) => storage.write(key, content, crc32c, precondition).await,
             Self::Memory(storage) => storage.write(key, content, crc32c, precondition),
         }
@@ -345,7 +347,7 @@ impl Storage {
     /// [`StorageError::Refused`] when the credentials cannot sign.
     pub async fn signed_link(&self, location: &Location, expires: Duration) -> Result<Option<String>, StorageError> {
         match self {
-            Self::Gcs(storage) => storage.signed_link(location, expires).await.map(Some),
+            Self::Gcs(storage) => Box::pin(storage.signed_link(location, expires)).await.map(Some),
             Self::Local(_) | Self::Memory(_) => Ok(None),
         }
     }

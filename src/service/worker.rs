@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{timeout, timeout_at};
 use tracing::Instrument as _;
 
@@ -128,19 +128,28 @@ impl Drop for Running {
 }
 
 impl Worker {
-    /// Works on a message that arrived now, and says what is to become of it. When that is "acknowledge", either a manifest is
-    /// stored or a record of why there is none.
-    pub async fn deliver(&self, delivery: Delivery) -> Disposition {
-        let deadline = Instant::now() + self.shared.settings.ack_deadline.saturating_sub(ANSWER_EARLY);
-        self.deliver_by(delivery, Some(deadline)).await.disposition
+    /// When a push request that arrived then must have begun its last file.
+    pub fn due(&self, arrived: Instant) -> Instant {
+        arrived + self.shared.settings.ack_deadline.saturating_sub(ANSWER_EARLY)
     }
 
-    /// The same for a message that has until `deadline`, or as long as it takes.
-    pub async fn deliver_by(&self, delivery: Delivery, deadline: Option<Instant>) -> Delivered {
+    /// Works on a message, which has until `deadline` or as long as it takes, and says what is to become of it. When that is
+    /// "acknowledge", either a manifest is stored or a record of why there is none. `held` is let go when it is done with,
+    /// also when the caller has long gone away.
+    pub async fn deliver(
+        &self,
+        delivery: Delivery,
+        deadline: Option<Instant>,
+        held: Option<OwnedSemaphorePermit>,
+    ) -> Delivered {
         let worker = self.clone();
         let gone = Arc::new(AtomicBool::new(false));
         let guard = Gone(gone.clone());
-        let work = async move { worker.handle(delivery, deadline, gone).await };
+        let work = async move {
+            let delivered = worker.handle(delivery, deadline, gone).await;
+            drop(held);
+            delivered
+        };
         let unfinished = Delivered { disposition: Disposition::Unavailable, complete: false };
         let delivered = tokio::spawn(work.in_current_span()).await.unwrap_or(unfinished);
         drop(guard);
@@ -152,12 +161,12 @@ impl Worker {
         delivered
     }
 
-    /// Runs a job for somebody who waits for the answer. `picture` is the base when it came along.
-    pub async fn render(&self, job: Job, picture: Option<Given>, keep: Keep) -> Answer {
+    /// Runs a job for somebody who waits for the answer until `deadline`, or as long as it takes. `picture` is the base when it
+    /// came along.
+    pub async fn render(&self, job: Job, picture: Option<Given>, keep: Keep, deadline: Option<Instant>) -> Answer {
         let worker = self.clone();
         let gone = Arc::new(AtomicBool::new(false));
         let guard = Gone(gone.clone());
-        let deadline = Some(Instant::now() + self.shared.settings.ack_deadline.saturating_sub(ANSWER_EARLY));
         let mode = job.recolor.mode;
         let work = async move {
             let plan = match &picture {
@@ -253,31 +262,25 @@ impl Worker {
             Ok(task) => self.execute(task, &mut facts, arrived).await,
             Err(failure) => Err(failure),
         };
-        // Whatever is left to say must be said before the answer is due.
+        // The record must be stored before the answer is due, and then there is a moment to tell others.
         let last_word = deadline.map_or_else(
             || Instant::now() + UNHURRIED,
             |deadline| (deadline + LAST_UPLOADS + LAST_WORDS).max(Instant::now() + Duration::from_millis(500)),
         );
-        if let (Err(failure), Some((message, job))) = (&result, message) {
-            let settled = timeout_at(last_word.into(), self.settle(failure, message, job, &facts)).await;
-            match settled {
-                Ok(None) => {}
-                Ok(Some(recorded)) => result = Err(recorded),
-                // Not recorded is not acknowledged.
-                Err(_) => {
-                    let text =
-                        format!("{failure} (and there was no time to record it; the message is delivered again)");
-                    result = Err(Failure::new(Class::StorageUnavailable, text));
-                }
-            }
+        if let (Err(failure), Some((message, job))) = (&result, message)
+            && let Some(settled) = Box::pin(self.settle(failure, message, job, &facts, last_word)).await
+        {
+            result = Err(settled);
         }
-        if let (Err(failure), Some(user), Some(job_id), Some(folder)) = (&result, &user, &facts.job_id, &facts.folder) {
-            self.shared.jobs.begin(folder, user, job_id).failed(failure);
+        if let (Err(failure), Some(folder)) = (&result, &facts.folder) {
+            self.shared.jobs.failed(folder, failure);
         }
         // Also of duplicates that a message brought: whoever made it may have died before it could tell.
         if let (Ok(finished), Keep::Stored) = (&result, keep)
             && (!finished.duplicate || message.is_some())
-            && timeout_at(last_word.into(), self.announce(&finished.manifest, &finished.folder)).await.is_err()
+            && timeout_at(last_word.into(), Box::pin(self.announce(&finished.manifest, &finished.folder)))
+                .await
+                .is_err()
         {
             tracing::warn!(job_id = finished.manifest.job_id, "there was no time to publish the result");
         }
@@ -383,12 +386,12 @@ impl Worker {
         }
     }
 
-    /// Memory for this many bytes, as long as it takes.
+    /// Takes memory away from all jobs for good.
     ///
     /// # Errors
-    /// As of [`Admission::acquire`].
-    pub async fn permit_for(&self, bytes: u64) -> Result<Permit, Failure> {
-        self.shared.admission.acquire(bytes).await
+    /// As of [`Admission::set_aside`].
+    pub fn set_aside(&self, bytes: u64) -> Result<(), Failure> {
+        self.shared.admission.set_aside(bytes)
     }
 
     /// Opens a connection to the storage.
@@ -410,13 +413,15 @@ impl Worker {
     /// # Errors
     /// [`Failure`] of the destination.
     pub async fn status(&self, user_id: Option<&str>, job_id: &str) -> Result<Option<Status>, Failure> {
-        if let Some(status) = self.shared.jobs.get(user_id, job_id) {
-            return Ok(Some((*status).clone()));
-        }
-        let Some(user) = user_id else { return Ok(None) };
-        let folder = self.shared.rules.default_destination.join(user).join(job_id);
-        let manifest = existing::read(&self.shared.storage, &folder).await?;
-        Ok(manifest.and_then(|(manifest, _)| manifest).map(|manifest| Status::of_manifest(&folder, manifest)))
+        let known = self.shared.jobs.get(user_id, job_id).map(|status| (*status).clone());
+        // What failed here may have been done elsewhere since.
+        let (Some(user), true) = (user_id, known.as_ref().is_none_or(|status| status.error.is_some())) else {
+            return Ok(known);
+        };
+        let folder = known.as_ref().and_then(|status| Location::parse(&status.folder).ok());
+        let folder = folder.unwrap_or_else(|| self.shared.rules.default_destination.join(user).join(job_id));
+        let manifest = existing::read(&self.shared.storage, &folder).await?.and_then(|(manifest, _)| manifest);
+        Ok(manifest.map(|manifest| Status::of_manifest(&folder, manifest)).or(known))
     }
 
     /// Jobs that run, counted from arrival to answer.

@@ -1,5 +1,7 @@
 //! Push requests: a message in, a status out that acknowledges it or has it delivered again.
 
+use std::time::Instant;
+
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
@@ -11,6 +13,7 @@ use crate::service::failure::Disposition;
 
 /// `POST /` and `POST /pubsub/push`.
 pub async fn push(State(face): State<Face>, headers: HeaderMap, body: Body) -> Response {
+    let due = face.worker.due(Instant::now());
     if face.worker.is_draining() {
         return nack(Disposition::Unavailable);
     }
@@ -23,7 +26,7 @@ pub async fn push(State(face): State<Face>, headers: HeaderMap, body: Body) -> R
     };
     reply::shrink(&mut room, body.len() as u64);
     let delivery = envelope::read(&headers, body);
-    match face.worker.deliver(delivery).await {
+    match face.worker.deliver(delivery, Some(due), Some(room)).await.disposition {
         Disposition::Acknowledge => StatusCode::NO_CONTENT.into_response(),
         other => nack(other),
     }

@@ -1,6 +1,6 @@
 //! Direct requests: a job in, its manifest or its one picture out.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, HttpBody};
 use axum::extract::{FromRequest, Multipart, Request, State};
@@ -21,6 +21,7 @@ const PAUSE: Duration = Duration::from_secs(10);
 
 /// `POST /v1/render`.
 pub async fn render(State(face): State<Face>, request: Request) -> Response {
+    let due = face.worker.due(Instant::now());
     let wants_picture = wants_picture(request.headers());
     let multipart = request
         .headers()
@@ -43,7 +44,7 @@ pub async fn render(State(face): State<Face>, request: Request) -> Response {
             return reply::error(StatusCode::NOT_ACCEPTABLE, Class::BadJob.name(), &message);
         }
     };
-    let answer = face.worker.render(job, given, keep).await;
+    let answer = face.worker.render(job, given, keep, Some(due)).await;
     let mut response = match answer.result {
         Ok(finished) => finished_response(finished),
         Err(failure) => reply::Refusal(failure).into_response(),

@@ -66,6 +66,8 @@ impl Worker {
     pub(super) async fn claim(&self, task: Task, facts: &mut Facts) -> Result<Claimed<'_>, Failure> {
         let Task { plan, given, deadline, keep, gone, may_resume } = task;
         facts.job_id.clone_from(&plan.job.job_id);
+        // A record tells apart what was wanted even where nothing was found.
+        facts.generation.clone_from(&plan.generation);
         let folder_of = |id: &str| plan.destination.join(&plan.user).join(id);
         facts.folder = plan.job.job_id.as_deref().map(folder_of);
         let clock = Clock::new(self.clone(), deadline, gone);
@@ -75,8 +77,9 @@ impl Worker {
             None => (None, None, None),
         };
         let place = place.map_or_else(|| self.shared.admission.enter(), Ok)?;
-        let mut entry = match (&plan.job.job_id, &facts.folder) {
-            (Some(id), Some(folder)) => self.shared.jobs.begin(folder, &plan.user, id),
+        // A picture that is only answered with is no job to ask for.
+        let mut entry = match (&plan.job.job_id, &facts.folder, keep) {
+            (Some(id), Some(folder), Keep::Stored) => self.shared.jobs.begin(folder, &plan.user, id),
             _ => Entry::unnamed(),
         };
         entry.stage(Stage::Fetching);
@@ -114,6 +117,7 @@ impl Worker {
                 if let (Existing::Final(manifest), Some(folder)) = (&found, &facts.folder)
                     && existing::is_of(&plan.job, manifest, self.options())
                 {
+                    entry.done(manifest);
                     return Ok(Claimed::Done(Finished::before(manifest, folder.clone())));
                 }
                 return Err(error.into());
@@ -137,12 +141,10 @@ impl Worker {
         facts.job_id = Some(identity.job_id.clone());
         facts.key = Some(identity.key.clone());
         facts.folder = Some(folder.clone());
-        if plan.job.job_id.is_none() {
+        if plan.job.job_id.is_none() && keep == Keep::Stored {
             entry = self.shared.jobs.begin(&folder, &plan.user, &identity.job_id);
             entry.stage(Stage::Fetching);
-            if keep == Keep::Stored {
-                found = clock.in_time(existing::look(&self.shared.storage, &folder)).await??;
-            }
+            found = clock.in_time(existing::look(&self.shared.storage, &folder)).await??;
         }
         match &found {
             Existing::Final(manifest) if manifest.key == identity.key => {

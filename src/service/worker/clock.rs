@@ -87,34 +87,44 @@ impl Clock {
     ///
     /// # Errors
     /// [`Clock::failure`].
-    pub async fn in_time<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
-        tokio::pin!(work);
-        loop {
-            let look_again = Duration::from_millis(250);
-            let left =
-                self.end().map_or(look_again, |end| end.saturating_duration_since(Instant::now()).min(look_again));
-            match tokio::time::timeout(left, &mut work).await {
-                Ok(value) => return Ok(value),
-                Err(_) => self.check()?,
+    pub fn in_time<T>(&self, work: impl Future<Output = T>) -> impl Future<Output = Result<T, Failure>> {
+        // Boxed here: inside the async block it would take its size twice in every job.
+        let mut work = Box::pin(work);
+        async move {
+            loop {
+                let look_again = Duration::from_millis(250);
+                let left =
+                    self.end().map_or(look_again, |end| end.saturating_duration_since(Instant::now()).min(look_again));
+                match tokio::time::timeout(left, &mut work).await {
+                    Ok(value) => return Ok(value),
+                    Err(_) => self.check()?,
+                }
             }
         }
     }
 
     /// Waits for the last things to be stored, a little beyond the end; none when even that was not enough.
-    pub async fn last_call<T>(&self, work: impl Future<Output = T>) -> Option<T> {
-        tokio::pin!(work);
-        loop {
-            let left = match self.end() {
-                None => Duration::from_secs(1),
-                Some(end) => (end + LAST_UPLOADS).saturating_duration_since(Instant::now()),
-            };
-            // What is done already is taken even when it is late.
-            let wait = left.clamp(Duration::from_millis(20), Duration::from_secs(1));
-            if let Ok(value) = tokio::time::timeout(wait, &mut work).await {
-                return Some(value);
-            }
-            if left.is_zero() {
-                return None;
+    pub fn last_call<T>(&self, work: impl Future<Output = T>) -> impl Future<Output = Option<T>> {
+        self.until(LAST_UPLOADS, work)
+    }
+
+    /// Waits at most this long beyond the end; none when that was not enough.
+    pub fn until<T>(&self, beyond: Duration, work: impl Future<Output = T>) -> impl Future<Output = Option<T>> {
+        let mut work = Box::pin(work);
+        async move {
+            loop {
+                let left = match self.end() {
+                    None => Duration::from_secs(1),
+                    Some(end) => (end + beyond).saturating_duration_since(Instant::now()),
+                };
+                // What is done already is taken even when it is late.
+                let wait = left.clamp(Duration::from_millis(20), Duration::from_secs(1));
+                if let Ok(value) = tokio::time::timeout(wait, &mut work).await {
+                    return Some(value);
+                }
+                if left.is_zero() {
+                    return None;
+                }
             }
         }
     }

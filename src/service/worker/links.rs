@@ -1,9 +1,14 @@
 //! Links to what is stored: signed by storage, or below the address that the results are served from.
 
+use futures_util::stream::{self, StreamExt};
+
 use super::Worker;
 use crate::pipeline::manifest::Manifest;
 use crate::service::failure::Failure;
 use crate::service::storage::Location;
+
+/// Links that are signed at once.
+const SIGNED_AT_ONCE: usize = 16;
 
 impl Worker {
     /// Puts links into a manifest where the settings ask for them.
@@ -22,20 +27,21 @@ impl Worker {
                 links.push((copy.object.clone(), &mut copy.link));
             }
         }
-        for (object, link) in links {
+        let (objects, links): (Vec<String>, Vec<&mut Option<String>>) = links.into_iter().unzip();
+        // Signing may ask a service each time.
+        let make = |object: String| async move {
             let location = folder.join(&object);
             // The address serves one bucket: what lies in others has to be signed.
             let served = location.bucket() == self.shared.rules.default_destination.bucket();
-            *link = match (settings.public_base_url.as_ref().filter(|_| served), settings.signed_links) {
-                (Some(base), _) => Some(public_link(base, &location)),
-                (None, Some(time)) => self
-                    .shared
-                    .storage
-                    .signed_link(&location, time)
-                    .await
-                    .map_err(|error| Failure::of_destination(&error))?,
-                (None, None) => None,
-            };
+            match (settings.public_base_url.as_ref().filter(|_| served), settings.signed_links) {
+                (Some(base), _) => Ok(Some(public_link(base, &location))),
+                (None, Some(time)) => self.shared.storage.signed_link(&location, time).await,
+                (None, None) => Ok(None),
+            }
+        };
+        let made: Vec<_> = stream::iter(objects).map(make).buffered(SIGNED_AT_ONCE).collect().await;
+        for (link, made) in links.into_iter().zip(made) {
+            *link = made.map_err(|error| Failure::of_destination(&error))?;
         }
         Ok(())
     }

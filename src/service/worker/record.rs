@@ -1,6 +1,9 @@
 //! Failures for good: recorded before their message is acknowledged.
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
+use tokio::time::timeout_at;
 
 use super::Worker;
 use super::existing::{self, Aside, Existing};
@@ -16,6 +19,9 @@ use crate::service::storage::{Location, ObjectKey, ObjectKind};
 
 /// The longest message that is kept as text in its record, bytes.
 const MAX_TEXT_BYTES: usize = 64 << 10;
+
+/// What publishing has at least.
+const SECOND_THOUGHT: Duration = Duration::from_millis(500);
 
 /// The folder of messages that are no text or too long, below that of the records.
 const MESSAGES: &str = "messages";
@@ -49,7 +55,7 @@ pub fn attributes(manifest: &Manifest, folder: &Location) -> Vec<(&'static str, 
 }
 
 impl Worker {
-    /// Records a failure that no later delivery mends, and one that the last delivery has met. Returns the failure that the
+    /// Records a failure that no later delivery mends, and one that the last delivery has met, by `last_word`. Returns the failure that the
     /// message's fate goes by when it is another than before: storage's own, where the record could not be written.
     pub(super) async fn settle(
         &self,
@@ -57,6 +63,7 @@ impl Worker {
         message: &Message,
         job: Option<&Job>,
         facts: &Facts,
+        last_word: Instant,
     ) -> Option<Failure> {
         let limit = self.shared.settings.max_delivery_attempts;
         // A full queue and a worker that stops say nothing about the job.
@@ -76,14 +83,22 @@ impl Worker {
             }
             (false, false) => return None,
         };
-        match self.record(&recorded, message, job, facts).await {
+        let no_time = || Failure::new(Class::StorageUnavailable, "there was no time to store it");
+        let written = timeout_at(last_word.into(), self.record(&recorded, message, job, facts)).await;
+        match written.unwrap_or_else(|_| Err(no_time())) {
             Ok((manifest, folder)) => {
                 let Ok(json) = serde_json::to_vec(&manifest) else { return None };
                 let attributes = attributes(&manifest, &folder);
                 let attributes: Vec<(&str, &str)> =
                     attributes.iter().map(|(name, value)| (*name, value.as_str())).collect();
-                if let Err(error) = self.shared.publisher.failed(json.into(), &attributes).await {
-                    tracing::warn!(%error, job_id = manifest.job_id, "the failure could not be published");
+                // A topic that fails costs its message, never the record.
+                let end = last_word.max(Instant::now() + SECOND_THOUGHT);
+                match timeout_at(end.into(), self.shared.publisher.failed(json.into(), &attributes)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => {
+                        tracing::warn!(%error, job_id = manifest.job_id, "the failure could not be published");
+                    }
+                    Err(_) => tracing::warn!(job_id = manifest.job_id, "there was no time to publish the failure"),
                 }
                 exhausted.then_some(recorded)
             }
@@ -159,7 +174,9 @@ impl Worker {
     /// The whole message as it arrived: as text for the record, or as an object of its own.
     async fn keep(&self, message: &Message) -> Result<Kept, Failure> {
         match std::str::from_utf8(&message.body) {
-            Ok(text) if text.len() <= MAX_TEXT_BYTES => return Ok(Kept::Text(text.to_owned())),
+            Ok(text) if text.len() <= MAX_TEXT_BYTES && !may_hold_secret(text) => {
+                return Ok(Kept::Text(text.to_owned()));
+            }
             _ => {}
         }
         let name = sha256_hex(&message.body);
@@ -182,6 +199,12 @@ impl Worker {
             content_addressed: false,
         }
     }
+}
+
+/// Whether a message names a web address with a query or credentials. A record is published and, where results are, served
+/// to others; an object named by its hash is not.
+fn may_hold_secret(text: &str) -> bool {
+    (text.contains("https:") || text.contains("http:")) && text.contains(['?', '@'])
 }
 
 /// How the message is kept.

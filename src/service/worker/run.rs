@@ -105,11 +105,12 @@ impl Worker {
     /// # Errors
     /// [`Failure`]; nothing that was stored is lost by it.
     pub(super) async fn execute(&self, task: Task, facts: &mut Facts, arrived: Instant) -> Result<Finished, Failure> {
-        let claim = match self.claim(task, facts).await? {
+        // Boxed one by one: a job that waits holds the stage it is in, not room for all of them.
+        let claim = match Box::pin(self.claim(task, facts)).await? {
             Claimed::Done(finished) => return Ok(finished),
             Claimed::Work(claim) => claim,
         };
-        let production = self.fetch(*claim, facts).await?;
-        self.produce(production, facts, arrived).await
+        let production = Box::pin(self.fetch(*claim, facts)).await?;
+        Box::pin(self.produce(production, facts, arrived)).await
     }
 }
