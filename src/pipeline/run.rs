@@ -363,7 +363,11 @@ fn render(
     manifest.source.unique_colors = image.colors().len() as u64;
 
     let start = Instant::now();
-    let own_colors = base.palette(OWN_COLORS, options.kmeans_max_iterations);
+    // A clustering of its own, for those who look at it.
+    let own_colors = match options.gallery || matches!(job.palettes, PaletteRequest::Generate(_)) {
+        true => base.palette(OWN_COLORS, options.kmeans_max_iterations),
+        false => Vec::new(),
+    };
     let palettes = palettes(job, &own_colors);
     let good = palettes.iter().filter_map(|(_, p)| p.as_ref().ok());
     let models = Models::new(base, job.recolor.mode, good, options.kmeans_max_iterations);
