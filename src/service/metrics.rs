@@ -31,9 +31,9 @@ const SECONDS: [f64; 16] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];
 
 /// The stages that are timed. Others are counted as `other`.
-const STAGES: [&str; 20] = [
-    "fetch", "decode", "prescale", "index", "model", "assign", "table", "recolor", "measure", "encode", "gallery",
-    "total", "upload", "manifest", "publish", "lookup", "matte", "effect", "remote", "queue",
+const STAGES: [&str; 17] = [
+    "queue", "fetch", "decode", "prescale", "matte", "index", "model", "assign", "table", "recolor", "measure",
+    "effect", "encode", "gallery", "remote", "store", "total",
 ];
 
 type One = [(&'static str, &'static str); 1];

@@ -46,7 +46,7 @@ pub struct Claim<'a> {
 /// A picture's file.
 pub enum Picture {
     /// On its way.
-    Open(OpenSource),
+    Open(Box<OpenSource>),
     /// Here.
     Whole(WholePicture),
 }
@@ -127,7 +127,7 @@ impl Worker {
         facts.source_bytes = source.size.unwrap_or(0);
 
         let (permit, picture) = match source.generation {
-            Some(_) => (permit, Picture::Open(source)),
+            Some(_) => (permit, Picture::Open(Box::new(source))),
             // Without a generation, the content itself tells which picture it is.
             None => {
                 let (permit, whole) = self.read_whole(source, permit, &clock).await?;
