@@ -376,7 +376,7 @@ impl Worker {
     /// A place in the queue and memory for this many bytes that a caller brings, before they are read.
     ///
     /// # Errors
-    /// [`Class::Busy`] when the queue is full or there is no memory within [`FORM_PATIENCE`]; [`Class::PictureTooLarge`] when
+    /// [`Class::Busy`] when the queue is full or there is no memory within half a minute; [`Class::PictureTooLarge`] when
     /// there will never be as much.
     pub async fn make_room(&self, bytes: u64) -> Result<(Place, Permit), Failure> {
         let place = self.shared.admission.enter()?;
