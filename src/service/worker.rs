@@ -420,8 +420,12 @@ impl Worker {
         };
         let folder = known.as_ref().and_then(|status| Location::parse(&status.folder).ok());
         let folder = folder.unwrap_or_else(|| self.shared.rules.default_destination.join(user).join(job_id));
-        let manifest = existing::read(&self.shared.storage, &folder).await?.and_then(|(manifest, _)| manifest);
-        Ok(manifest.map(|manifest| Status::of_manifest(&folder, manifest)).or(known))
+        match (existing::read(&self.shared.storage, &folder).await, known) {
+            (Ok(Some((Some(manifest), _))), _) => Ok(Some(Status::of_manifest(&folder, manifest))),
+            // Where storage cannot be asked, what is known here is still something.
+            (Ok(_), known) | (Err(_), known @ Some(_)) => Ok(known),
+            (Err(failure), None) => Err(failure),
+        }
     }
 
     /// Jobs that run, counted from arrival to answer.
