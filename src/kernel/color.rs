@@ -176,7 +176,8 @@ pub(crate) fn cbrt_positive(x: f32) -> f32 {
     let guess = f32::from_bits(x.to_bits() / 3 + 0x2a51_19f2);
     let step = |t: f32| {
         let cube = t * t * t;
-        t * (cube + 2.0 * x) / (2.0 * cube + x)
+        // The root of 0 is 0, not 0/0.
+        t * (cube + 2.0 * x) / (2.0 * cube + x).max(f32::MIN_POSITIVE)
     };
     step(step(guess))
 }
@@ -415,6 +416,14 @@ mod tests {
         for code in 0..=255u8 {
             assert_eq!(encode_srgb(DECODE[code as usize]), code);
         }
+    }
+
+    #[test]
+    fn black_has_coordinates_like_every_other_color() {
+        let black = Rgb8::new(0, 0, 0);
+        let (lab, ok) = (black.lab(), black.oklab());
+        assert!([lab.l, lab.a, lab.b, ok.l, ok.a, ok.b].iter().all(|v| v.abs() < 1e-6), "{lab:?} {ok:?}");
+        assert_eq!(ok.to_rgb8(), black);
     }
 
     #[test]

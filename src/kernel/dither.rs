@@ -186,8 +186,9 @@ impl Rows for Dithered<'_> {
     }
 }
 
+/// The palette entry nearest to a colour in linear light; the palette, not empty, is given in square-root light.
 #[inline(always)]
-fn nearest(root: &[[f32; 3]], linear: [f32; 3]) -> usize {
+pub(crate) fn nearest(root: &[[f32; 3]], linear: [f32; 3]) -> usize {
     let at = linear.map(|v| v.max(0.0).sqrt());
     let mut best = (f32::MAX, 0);
     for (i, c) in root.iter().enumerate() {
@@ -201,10 +202,10 @@ fn nearest(root: &[[f32; 3]], linear: [f32; 3]) -> usize {
 }
 
 /// Side of the blue-noise tile.
-const TILE: usize = 64;
+pub(crate) const TILE: usize = 64;
 
 /// Ranks 0..4096 of a void-and-cluster tile, row-major.
-static BLUE_NOISE: LazyLock<Vec<u16>> = LazyLock::new(void_and_cluster);
+pub(crate) static BLUE_NOISE: LazyLock<Vec<u16>> = LazyLock::new(void_and_cluster);
 
 /// Ulichney's void-and-cluster on a torus with a Gaussian of σ 1.5; energies are kept up to date, not recomputed.
 fn void_and_cluster() -> Vec<u16> {

@@ -202,10 +202,31 @@ impl Raster {
         self.pixels.iter().all(|p| matches!(p >> 24, 0 | 255))
     }
 
+    /// The same pixels, read from the first row on, as often as is wanted.
+    pub fn rows(&self) -> RasterRows<'_> {
+        RasterRows { raster: self, next: 0 }
+    }
+
     /// The same raster, read again from its first row.
     pub fn rewound(mut self) -> Self {
         self.next = 0;
         self
+    }
+}
+
+impl Raster {
+    fn copy_indices(&self, start: usize, row: &mut [u8]) {
+        let pixels = &self.pixels[start..start + row.len()];
+        if let Some(palette) = &self.palette {
+            let places = Places::of(palette);
+            let mut last = (pixels[0], places.0[places.find(pixels[0])].map_or(0, |(_, place)| place));
+            for (slot, &p) in row.iter_mut().zip(pixels) {
+                if p != last.0 {
+                    last = (p, places.0[places.find(p)].map_or(0, |(_, place)| place));
+                }
+                *slot = last.1;
+            }
+        }
     }
 }
 
@@ -227,30 +248,97 @@ impl Rows for Raster {
         self.palette.as_deref()
     }
     fn next_indices(&mut self, row: &mut [u8]) {
-        let pixels = &self.pixels[self.next..self.next + row.len()];
+        self.copy_indices(self.next, row);
         self.next += row.len();
-        if let Some(palette) = &self.palette {
-            for (slot, p) in row.iter_mut().zip(pixels) {
-                *slot = palette.binary_search(p).unwrap_or(0) as u8;
-            }
-        }
+    }
+}
+
+/// The rows of a raster that stays where it is.
+#[derive(Debug, Clone)]
+pub struct RasterRows<'a> {
+    raster: &'a Raster,
+    next: usize,
+}
+
+impl Rows for RasterRows<'_> {
+    fn width(&self) -> u32 {
+        self.raster.width
+    }
+    fn height(&self) -> u32 {
+        self.raster.height
+    }
+    fn has_alpha(&self) -> bool {
+        self.raster.has_alpha
+    }
+    fn next_row(&mut self, row: &mut [u32]) {
+        row.copy_from_slice(&self.raster.pixels[self.next..self.next + row.len()]);
+        self.next += row.len();
+    }
+    fn palette(&self) -> Option<&[u32]> {
+        self.raster.palette.as_deref()
+    }
+    fn next_indices(&mut self, row: &mut [u8]) {
+        self.raster.copy_indices(self.next, row);
+        self.next += row.len();
     }
 }
 
 /// The distinct pixels, ascending, when there are at most 256.
 fn few_colors(pixels: &[u32]) -> Option<Vec<u32>> {
+    let mut places = Places::default();
     let mut colors: Vec<u32> = Vec::with_capacity(256);
     let mut last = None;
     for &p in pixels {
         if last != Some(p) {
             last = Some(p);
-            if let Err(place) = colors.binary_search(&p) {
+            let slot = places.slot(p);
+            if slot.is_none() {
                 if colors.len() == 256 {
                     return None;
                 }
-                colors.insert(place, p);
+                *slot = Some((p, 0));
+                colors.push(p);
             }
         }
     }
+    colors.sort_unstable();
     Some(colors)
+}
+
+/// Up to 256 colours with a number each, found in a step or two: a look-up for every pixel must not be a search.
+struct Places([Option<(u32, u8)>; Self::SLOTS]);
+
+impl Default for Places {
+    fn default() -> Self {
+        Self([None; Self::SLOTS])
+    }
+}
+
+impl Places {
+    /// Four times as many as colours, so that chains stay short.
+    const SLOTS: usize = 1024;
+
+    /// The places of `colors` in their list, which holds at most 256.
+    fn of(colors: &[u32]) -> Self {
+        let mut places = Self::default();
+        for (i, &color) in colors.iter().enumerate() {
+            *places.slot(color) = Some((color, i as u8));
+        }
+        places
+    }
+
+    /// Where a colour is, or would be.
+    fn slot(&mut self, color: u32) -> &mut Option<(u32, u8)> {
+        let at = self.find(color);
+        &mut self.0[at]
+    }
+
+    fn find(&self, color: u32) -> usize {
+        // Fibonacci hashing (Knuth): the product's high bits depend on every bit of the colour.
+        let mut at = (color.wrapping_mul(0x9E37_79B9) >> 22) as usize;
+        while self.0[at].is_some_and(|(other, _)| other != color) {
+            at = (at + 1) % Self::SLOTS;
+        }
+        at
+    }
 }
