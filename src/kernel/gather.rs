@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::image::Rows;
+use super::image::{Rows, pack_rgba};
 use super::resize::AreaReducer;
 use super::unique::IndexedImage;
 
@@ -93,6 +93,55 @@ impl Rows for Recolored<'_> {
         let y = self.advance();
         if let Some(palette) = &self.palette {
             self.image.look_up(y, &palette.of_entry, row);
+        }
+    }
+}
+
+/// The alpha of a picture as a picture of its own: opaque greys, white where the picture is opaque.
+pub struct Matte<'a> {
+    image: &'a IndexedImage,
+    greys: [u32; 256],
+    next: usize,
+}
+
+impl<'a> Matte<'a> {
+    /// The matte of `image`.
+    pub fn new(image: &'a IndexedImage) -> Self {
+        let greys = std::array::from_fn(|v| pack_rgba(v as u8, v as u8, v as u8, 255));
+        Self { image, greys, next: 0 }
+    }
+
+    /// Alpha of the next row; none where every pixel is opaque.
+    fn alpha(&mut self, width: usize) -> Option<&'a [u8]> {
+        let start = self.next * width;
+        self.next += 1;
+        self.image.alpha().map(|alpha| &alpha[start..start + width])
+    }
+}
+
+impl Rows for Matte<'_> {
+    fn width(&self) -> u32 {
+        self.image.width()
+    }
+    fn height(&self) -> u32 {
+        self.image.height()
+    }
+    fn has_alpha(&self) -> bool {
+        false
+    }
+    fn next_row(&mut self, row: &mut [u32]) {
+        match self.alpha(row.len()) {
+            Some(alpha) => row.iter_mut().zip(alpha).for_each(|(p, &a)| *p = self.greys[usize::from(a)]),
+            None => row.fill(self.greys[255]),
+        }
+    }
+    fn palette(&self) -> Option<&[u32]> {
+        Some(&self.greys)
+    }
+    fn next_indices(&mut self, row: &mut [u8]) {
+        match self.alpha(row.len()) {
+            Some(alpha) => row.copy_from_slice(alpha),
+            None => row.fill(255),
         }
     }
 }

@@ -19,6 +19,7 @@
 //! | ramps, banding | [`tone::ramp_inversions`], [`tone::levels_kept`] | steps, share |
 //! | structure | [`structure::ssim_l`] | SSIM |
 //! | alpha, identity | [`structure::alpha_identical`], [`structure::max_channel_difference`] | yes or no, codes |
+//! | mattes | [`matting`] | its own table |
 //!
 //! [`report::judge`] gathers what can be said of any tool's output, [`examination`] what can be said of mode `soft`. Results do not depend on the number of threads:
 //! parallel parts count integers or keep their order.
@@ -26,6 +27,7 @@
 pub mod examination;
 pub mod fit;
 pub mod gain;
+pub mod matting;
 pub mod noise;
 pub mod report;
 pub mod sample;
