@@ -5,14 +5,17 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 
+use super::background::{self, Backdrop, BackgroundError};
 use super::decode::{self, DecodeError, Limits, Probe};
+use super::job::BackgroundRequest;
+use super::manifest;
 use super::run::RunOptions;
 use super::timing::Timings;
 use crate::kernel::cluster::{self, ClusterOptions, MAX_CLUSTERS, Seeding};
 use crate::kernel::color::Rgb8;
 use crate::kernel::color_bits::ColorBits;
 use crate::kernel::gather::Recolored;
-use crate::kernel::image::{BaseImage, Raster};
+use crate::kernel::image::{BaseImage, Raster, pack_rgba};
 use crate::kernel::model::{ColorModel, LabPlanes};
 use crate::kernel::predecessor::{FaithfulModel, Search, TransferModel};
 use crate::kernel::quality::fit::SAMPLE_FOR_MANIFEST;
@@ -24,7 +27,38 @@ use crate::kernel::tint;
 use crate::kernel::unique::IndexedImage;
 
 /// Longest side of a preview, pixels.
-const PREVIEW_SIDE: u32 = 400;
+pub const PREVIEW_SIDE: u32 = 400;
+
+/// Why there is no base.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BaseError {
+    /// The bytes are no picture that can be used.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// The background could not be removed.
+    #[error(transparent)]
+    Background(#[from] BackgroundError),
+}
+
+impl BaseError {
+    /// The short, stable class, as in manifests.
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::Decode(error) => error.class(),
+            Self::Background(error) => error.class(),
+        }
+    }
+}
+
+/// The bytes that a job works on.
+#[derive(Clone, Copy)]
+pub struct Inputs<'a> {
+    /// The picture.
+    pub picture: &'a [u8],
+    /// The picture that takes its background's place, where the job names one.
+    pub fill: Option<&'a [u8]>,
+}
 
 /// A picture ready for palettes.
 pub struct Base {
@@ -44,6 +78,12 @@ pub struct Base {
     pub lightness: (f32, f32),
     /// Whether every pixel is either opaque or hidden.
     pub hard_alpha: bool,
+    /// What became of the background, where it was asked for.
+    pub background: Option<manifest::Background>,
+    /// What lies behind variations, where that is a picture.
+    pub backdrop: Option<Backdrop>,
+    /// The preview with its background, where that was removed.
+    original: Option<Raster>,
 }
 
 /// An indexed picture with the coordinates of its colours.
@@ -59,6 +99,11 @@ impl Colors {
         let (image, bits) = IndexedImage::with_bits(image, sample_size);
         let labs = LabPlanes::new(image.colors());
         (Self { image, labs }, bits)
+    }
+
+    /// The table that leaves every colour as it is.
+    pub fn unchanged(&self) -> Vec<u32> {
+        self.image.colors().iter().copied().chain([0]).collect()
     }
 }
 
@@ -92,11 +137,18 @@ impl SampledColors {
 }
 
 impl Base {
-    /// Decodes `source`, brings it down to the limits of `options` and indexes it.
+    /// Decodes the picture, brings it down to the limits of `options`, does to its background what `request` asks, and indexes it.
     ///
     /// # Errors
-    /// [`DecodeError`] when the bytes are no picture that can be used.
-    pub fn new(source: &[u8], options: &RunOptions, preview: bool, timings: &Timings) -> Result<Self, DecodeError> {
+    /// [`BaseError`] when the bytes are no picture that can be used, or a model gave no matte.
+    pub fn new(
+        inputs: Inputs<'_>,
+        request: &BackgroundRequest,
+        options: &RunOptions,
+        preview: bool,
+        timings: &Timings,
+    ) -> Result<Self, BaseError> {
+        let source = inputs.picture;
         let limits = Limits { max_pixels: options.max_pixels, max_source_bytes: u64::MAX, ..Limits::default() };
         let start = Instant::now();
         let probe = decode::probe(source, &limits)?;
@@ -104,12 +156,23 @@ impl Base {
         timings.add("decode", start);
         let start = Instant::now();
         let image = resize::prescale(image, options.max_dimension, 0);
-        let small = preview.then(|| {
+        timings.add("prescale", start);
+        let small = |image: &BaseImage| {
             let (width, height) = resize::fit(image.width(), image.height(), PREVIEW_SIDE, 0);
             // Every second row of a large picture is plenty for a preview.
             let step = (image.width().max(image.height()) / (2 * PREVIEW_SIDE)).max(1);
-            resize::reduce_stepping(&image, width, height, step)
-        });
+            resize::reduce_stepping(image, width, height, step)
+        };
+        let original = (preview && request.is_asked()).then(|| raster(&small(&image)));
+        let (image, backdrop, background) = if request.is_asked() {
+            let (models, most) = (&options.segmenter, options.max_pixels);
+            let stage = background::remove(image, request, models, inputs.fill, most, timings)?;
+            (stage.image, stage.backdrop, Some(stage.record))
+        } else {
+            (image, None, None)
+        };
+        let start = Instant::now();
+        let small = preview.then(|| small(&image));
         timings.add("prescale", start);
         let start = Instant::now();
         let (full, bits) = Colors::new(image, options.clustering_sample_size);
@@ -127,14 +190,26 @@ impl Base {
         let start = Instant::now();
         let seeding = Seeding::new(points, MAX_CLUSTERS);
         timings.add("model", start);
-        Ok(Self { probe, full, preview, seeding, neighbors, sample, lightness, hard_alpha })
+        Ok(Self {
+            probe,
+            full,
+            preview,
+            seeding,
+            neighbors,
+            sample,
+            lightness,
+            hard_alpha,
+            background,
+            backdrop,
+            original,
+        })
     }
 
-    /// The preview as it is, for the gallery's original.
+    /// The preview as it was before anything was done to it, for the gallery's original.
     pub fn original_preview(&self) -> Option<Raster> {
         let colors = self.preview.as_ref()?;
-        let table: Vec<u32> = colors.image.colors().iter().copied().chain([0]).collect();
-        Some(Raster::read(&mut Recolored::new(&colors.image, &table)))
+        let original = || Raster::read(&mut Recolored::new(&colors.image, &colors.unchanged()));
+        Some(self.original.clone().unwrap_or_else(original))
     }
 
     /// The picture's own colours with their shares, largest first, at most `count` of them.
@@ -173,6 +248,13 @@ impl Base {
             })
             .collect()
     }
+}
+
+/// The pixels of a picture.
+fn raster(image: &BaseImage) -> Raster {
+    let alpha = (0..).map(|i| image.alpha().map_or(255, |alpha| alpha[i]));
+    let pixels = image.rgb().chunks_exact(3).zip(alpha).map(|(c, a)| pack_rgba(c[0], c[1], c[2], a));
+    Raster::of_length(image.width(), image.height(), pixels.collect())
 }
 
 /// Colour models of one base, by what they depend on.

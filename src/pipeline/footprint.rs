@@ -14,6 +14,16 @@ const PER_THREAD: u64 = 3 << 20;
 /// The most that weights are kept for; beyond it they are worked out again.
 const WEIGHTS: u64 = 24 << 20;
 
+/// The most that an effect holds for each pixel beside the picture, its result included.
+const EFFECT_PER_PIXEL: u64 = 16;
+
+/// What an effect holds beside that for each pixel of a picture of up to two megapixels, which a poster's shapes are drawn in.
+const EFFECT_PER_SMALL_PIXEL: u64 = 44;
+
+/// The most that removing a background holds for each pixel, the picture before and after included. What a model's session holds
+/// is counted once, when it is loaded.
+const MATTE_PER_PIXEL: u64 = 28;
+
 /// Distinct colours there can be.
 const COLORS: u64 = 1 << 24;
 
@@ -33,11 +43,21 @@ pub fn peak_bytes(probe: &Probe, source_bytes: u64, job: &Job, options: &RunOpti
         Mode::Transfer | Mode::Faithful => 16 * colors,
         Mode::Soft | Mode::Exact | Mode::Tint => (20 * colors).min(WEIGHTS),
     };
-    let palettes = threads * (4 * colors + encoder_bytes(pixels, job, options) + largest_file(pixels, job, options));
+    let written = encoder_bytes(pixels, job, options) + largest_file(pixels, job, options);
+    let palettes = predecessor + threads * (4 * colors + written);
+    // The picture as pixels, for all of them; then what each holds.
+    let effects = match job.effects.len() as u64 {
+        0 => 0,
+        count => {
+            let each = EFFECT_PER_PIXEL * pixels + EFFECT_PER_SMALL_PIXEL * pixels.min(2_000_000);
+            4 * pixels + threads.min(count) * (each + written)
+        }
+    };
+    let matte = if job.background.is_asked() { MATTE_PER_PIXEL * pixels } else { 0 };
     source_bytes
         + FIXED
         + threads * PER_THREAD
-        + decode.max(index + predecessor + palettes)
+        + decode.max(matte).max(index + palettes.max(effects))
         + waiting_bytes(probe, job, options)
 }
 
@@ -125,6 +145,21 @@ mod tests {
         assert!(estimate(4096, r#"[{"format": "jpeg"}]"#, &options) > 3 * plain);
         assert!(estimate(2048, r#"[{"format": "webp"}]"#, &options) > plain + (60 << 20));
         assert!(estimate(4096, r#"[{"format": "jpeg"}]"#, &RunOptions { max_dimension: 1024, ..options }) < 2 * plain);
+    }
+
+    #[test]
+    fn effects_and_mattes_take_their_part() {
+        let probe = decode::probe(&png_header(2048, 2048), &Limits::default()).unwrap();
+        let bytes = |more: &str| {
+            let job =
+                format!(r#"{{"source": "x", "palettes": {{"generate": 1}}, "outputs": [{{"format": "jpeg"}}]{more}}}"#);
+            peak_bytes(&probe, 1 << 20, &Job::from_json(job.as_bytes()).unwrap(), &RunOptions::default(), 2)
+        };
+        let plain = bytes("");
+        let effects = bytes(r#", "effects": ["dither", "color", "pop-art"]"#);
+        assert!(effects > plain, "{effects} {plain}");
+        assert_eq!(effects, bytes(r#", "effects": ["dither", "color"]"#), "no more at once than there are threads");
+        assert!(bytes(r#", "background": {"action": "remove"}"#) >= plain.max(28 << 22));
     }
 
     #[test]

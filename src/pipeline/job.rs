@@ -7,8 +7,11 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::palette_file::MAX_PALETTES;
+use super::effect;
+use super::palette_file::{self, MAX_PALETTES};
+use crate::kernel::color::{ParseColorError, Rgb8};
 use crate::kernel::harmony::MAX_HARMONIES;
+use crate::kernel::palette::Role;
 
 /// The largest job message that is read, bytes.
 pub const MAX_JOB_BYTES: usize = 4 << 20;
@@ -118,10 +121,19 @@ impl Job {
                 );
             }
         }
-        let keep = self.background.action == BackgroundAction::Keep && !self.background.matte;
+        self.validate_background()?;
+        for (i, request) in self.effects.iter().enumerate() {
+            if let Err((param, problem)) = effect::plan(request, self) {
+                let param = if param.is_empty() { param } else { format!(".params.{param}") };
+                return wrong(format!("effects[{i}]{param}"), problem);
+            }
+        }
         match &self.palettes {
             PaletteRequest::List(list)
-                if list.is_empty() && self.effects.is_empty() && self.steps.is_empty() && keep =>
+                if list.is_empty()
+                    && self.effects.is_empty()
+                    && self.steps.is_empty()
+                    && !self.background.is_asked() =>
             {
                 return wrong(
                     "palettes".into(),
@@ -156,6 +168,44 @@ impl Job {
             }
         }
         Ok(())
+    }
+
+    /// Options that say nothing without others must not be ignored in silence.
+    fn validate_background(&self) -> Result<(), JobError> {
+        let BackgroundRequest { action, method, model, fill, clean, refine, enclosed, matte } = &self.background;
+        let wrong = |field: &str, problem: &str| {
+            Err(JobError::Field { field: format!("background.{field}"), problem: problem.into() })
+        };
+        let without_palettes = matches!(&self.palettes, PaletteRequest::List(list) if list.is_empty());
+        if *matte && (!without_palettes || !self.effects.is_empty() || fill.is_some()) {
+            return wrong(
+                "matte",
+                "true makes the matte and nothing else; leave palettes, effects and background.fill out, or leave it out",
+            );
+        }
+        if *action == BackgroundAction::Keep && !matte {
+            for (asked, field) in [
+                (method.is_some(), "method"),
+                (model.is_some(), "model"),
+                (fill.is_some(), "fill"),
+                (*clean, "clean"),
+                (!refine, "refine"),
+                (!enclosed, "enclosed"),
+            ] {
+                if asked && fill.as_ref() != Some(&Fill::Transparent) {
+                    return wrong(field, "it acts only where the background is removed; add \"action\": \"remove\"");
+                }
+            }
+        }
+        if model.is_some() && *method == Some(Method::Classic) {
+            return wrong("model", "method classic uses no model; leave one of the two out");
+        }
+        Ok(())
+    }
+
+    /// Whether a trained model may be needed.
+    pub fn may_need_model(&self) -> bool {
+        self.background.is_asked() && self.background.method != Some(Method::Classic)
     }
 }
 
@@ -294,23 +344,123 @@ impl Default for RecolorRequest {
 pub struct BackgroundRequest {
     /// `keep` or `remove`.
     pub action: BackgroundAction,
-    /// `auto`, `classic` or `model`.
+    /// How the subject is found; `auto` when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub method: Option<String>,
-    /// A model's name.
+    pub method: Option<Method>,
+    /// A registered model's name; the default model when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// `transparent`, a colour, a role, `blur` or a picture.
+    /// What takes the background's place: `transparent`, a colour, a palette role, `blur`, or a picture's address.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub fill: Option<String>,
-    /// Answer with the matte only.
+    pub fill: Option<Fill>,
+    /// Drop specks and pinholes from the matte; soft edges stay soft.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub clean: bool,
+    /// Let the edges of a model's matte follow the picture's; without, they are exactly as its package enlarges them.
+    #[serde(skip_serializing_if = "Clone::clone")]
+    pub refine: bool,
+    /// Ground that the subject encloses, such as the inside of an O, goes too. Method `classic` only.
+    #[serde(skip_serializing_if = "Clone::clone")]
+    pub enclosed: bool,
+    /// Make the matte and nothing else.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub matte: bool,
 }
 
 impl Default for BackgroundRequest {
     fn default() -> Self {
-        Self { action: BackgroundAction::Keep, method: None, model: None, fill: None, matte: false }
+        Self {
+            action: BackgroundAction::Keep,
+            method: None,
+            model: None,
+            fill: None,
+            clean: false,
+            refine: true,
+            enclosed: true,
+            matte: false,
+        }
+    }
+}
+
+impl BackgroundRequest {
+    /// Whether the background is looked at.
+    pub fn is_asked(&self) -> bool {
+        self.action == BackgroundAction::Remove || self.matte
+    }
+
+    /// The address of the picture that takes the background's place, where one does.
+    pub fn fill_picture(&self) -> Option<&str> {
+        match &self.fill {
+            Some(Fill::Picture(address)) => Some(address),
+            _ => None,
+        }
+    }
+}
+
+/// How the subject is found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// The picture's own alpha where it has one, else classic where the ground is plain, else a model where there is one; the
+    /// picture stays as it is where none of them is sure.
+    #[default]
+    Auto,
+    /// By the colour of a plain ground; without a model.
+    Classic,
+    /// By a trained model.
+    Model,
+}
+
+/// What takes the background's place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
+pub enum Fill {
+    /// Nothing: the result has alpha.
+    Transparent,
+    /// One colour.
+    Color(Rgb8),
+    /// The palette's colour with this role.
+    Role(Role),
+    /// The picture itself, out of focus.
+    Blur,
+    /// Another picture, by its address, cut to cover.
+    Picture(String),
+}
+
+impl TryFrom<String> for Fill {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let word = text.trim();
+        if word.eq_ignore_ascii_case("transparent") {
+            Ok(Self::Transparent)
+        } else if word.eq_ignore_ascii_case("blur") {
+            Ok(Self::Blur)
+        } else if let Some(role) = palette_file::role(word) {
+            Ok(Self::Role(role))
+        } else if word.starts_with('#') {
+            word.parse().map(Self::Color).map_err(|error: ParseColorError| error.to_string())
+        } else if word.contains(['/', '.', '\\']) {
+            Ok(Self::Picture(word.to_owned()))
+        } else {
+            Err(format!(
+                "{word:?} is no fill; write transparent, a colour such as #E9C46A, a role (primary, secondary, accent, background \
+                 or highlight), blur, or a picture's address"
+            ))
+        }
+    }
+}
+
+impl From<Fill> for String {
+    fn from(fill: Fill) -> Self {
+        match fill {
+            Fill::Transparent => "transparent".into(),
+            Fill::Color(color) => color.to_string(),
+            Fill::Role(role) => role.name().into(),
+            Fill::Blur => "blur".into(),
+            Fill::Picture(address) => address,
+        }
     }
 }
 
@@ -346,6 +496,14 @@ impl EffectRequest {
     pub fn name(&self) -> &str {
         match self {
             Self::Name(name) | Self::WithParams { name, .. } => name,
+        }
+    }
+
+    /// Its parameters, where there are any.
+    pub fn params(&self) -> Option<&serde_json::Map<String, serde_json::Value>> {
+        match self {
+            Self::Name(_) => None,
+            Self::WithParams { params, .. } => Some(params),
         }
     }
 }
@@ -451,4 +609,19 @@ pub struct OutputRequest {
     /// PNG effort.
     #[serde(default)]
     pub effort: Effort,
+}
+
+impl OutputRequest {
+    /// A file of this format, everything else as it is by default.
+    pub fn plain(format: Format) -> Self {
+        Self {
+            format,
+            quality: None,
+            max_dimension: None,
+            lossless: false,
+            progressive: false,
+            chroma: Chroma::Auto,
+            effort: Effort::Fast,
+        }
+    }
 }

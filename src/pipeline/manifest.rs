@@ -33,6 +33,9 @@ pub struct Manifest {
     /// text, or may hold a secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message_object: Option<String>,
+    /// What became of the background, where the job asked for it to be removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub background: Option<Background>,
     /// One entry per palette (or effect) and output.
     pub variations: Vec<VariationEntry>,
 }
@@ -58,6 +61,9 @@ pub struct Source {
     pub generation: String,
     /// SHA-256 of its bytes, lower-case hex.
     pub sha256: String,
+    /// Storage generation of the picture that takes the background's place, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fill_generation: Option<String>,
     /// Width after orientation and prescale, pixels.
     #[serde(default)]
     pub width: u32,
@@ -92,6 +98,42 @@ pub struct Failure {
     pub message: String,
 }
 
+/// What became of the background.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Background {
+    /// `alpha` (the picture had its own), `classic`, `model`, or `none` when the picture passed as it was.
+    pub method: String,
+    /// Whether the subject was cut out.
+    pub removed: bool,
+    /// How sure that is, 0 to 1. Confidences of different methods do not compare.
+    pub confidence: f64,
+    /// Somebody should look at it: nothing was sure.
+    pub flagged: bool,
+    /// Share of the area that is subject, 0 to 1.
+    pub subject_share: f64,
+    /// The object that holds the matte, white where the subject is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matte: Option<String>,
+    /// Of method `classic`: `flat` or `gradient`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ground: Option<String>,
+    /// Of method `model`: its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// SHA-256 of its file, lower-case hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_sha256: Option<String>,
+    /// What it ran on: `tensorrt`, `cuda` or `cpu`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+    /// Why it ran there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider_reason: Option<String>,
+    /// What was tried and why it was not done, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
 /// One file of one variation.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct VariationEntry {
@@ -101,6 +143,9 @@ pub struct VariationEntry {
     /// The effect's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effect: Option<String>,
+    /// The effect's parameters, as the job gave them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub params: Option<serde_json::Map<String, serde_json::Value>>,
     /// The palette's colours, `#RRGGBB`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub colors: Vec<String>,

@@ -1,8 +1,10 @@
 //! From bytes to bytes: decode, model, recolour, encode, and say what happened.
 
+pub mod background;
 pub mod base;
 pub mod contact_sheet;
 pub mod decode;
+pub mod effect;
 pub mod encode;
 pub mod footprint;
 pub mod gallery;
@@ -14,5 +16,6 @@ pub mod output;
 pub mod palette_file;
 pub mod recoloring;
 pub mod run;
+pub mod segment;
 pub mod timing;
 pub mod variation;

@@ -329,8 +329,13 @@ pub fn labels(palette: &Palette) -> Vec<Option<Role>> {
         .collect()
 }
 
+/// The palette's colour with this role; see [`labels`].
+pub fn color_of(palette: &Palette, role: Role) -> Option<Rgb8> {
+    labels(palette).iter().position(|label| *label == Some(role)).map(|at| palette.colors()[at])
+}
+
 /// The role of that name, in any case.
-fn role(name: &str) -> Option<Role> {
+pub fn role(name: &str) -> Option<Role> {
     Role::ALL.into_iter().find(|role| role.name().eq_ignore_ascii_case(name.trim()))
 }
 

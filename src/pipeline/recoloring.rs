@@ -145,8 +145,7 @@ impl Recoloring {
     }
 
     fn unchanged(base: &Base) -> Self {
-        let table = |colors: &Colors| with_hidden(colors.image.colors().to_vec());
-        Self { table: table(&base.full), preview: base.preview.as_ref().map(table), ..Self::empty() }
+        Self { table: base.full.unchanged(), preview: base.preview.as_ref().map(Colors::unchanged), ..Self::empty() }
     }
 
     fn tint(base: &Base, palette: &Palette, strength: f32) -> Self {

@@ -2,28 +2,32 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use rayon::prelude::*;
 
-use super::base::Base;
+use super::base::{Base, Inputs, Models};
 use super::contact_sheet::{self, Plan, Tile};
+use super::effect;
 use super::encode::{self, EncodeOptions};
 use super::gallery::{self, Card, Preview};
 use super::identity::{Identity, sha256_hex};
-use super::job::{self, BackgroundAction, Format, GenerateRequest, Job, OutputRequest, PaletteRequest};
+use super::job::{self, BackgroundAction, Fill, Format, GenerateRequest, Job, OutputRequest, PaletteRequest};
 use super::manifest::{Failure, Manifest, Source, State, VariationEntry};
 use super::outlet::{HandOver, Outlet, Start};
 use super::output::OutputFolder;
 use super::palette_file;
 use super::recoloring::Recoloring;
+use super::segment::Segmenter;
 use super::timing::{self, Timings};
-use super::variation::{self, Pictures, PlannedOutput, PlannedVariation};
+use super::variation::{self, Description, Ground, Kind, Painting, Pictures, PlannedVariation, Wanted, Workshop};
 use crate::kernel::color::Rgb8;
+use crate::kernel::effect as kernel_effect;
+use crate::kernel::gather::Recolored;
 use crate::kernel::harmony;
 use crate::kernel::image::Raster;
 use crate::kernel::palette::{Palette, Role};
-use crate::pipeline::base::Models;
 
 /// Changes when the same job would give other pictures.
 pub const RECIPE_VERSION: &str = "1";
@@ -54,6 +58,10 @@ pub struct RunOptions {
     pub gallery: bool,
     /// Size in bytes above which a PNG is made as a JPEG, too; none makes no such copies.
     pub upload_over: Option<u64>,
+    /// Most effects a job may have.
+    pub max_effects: usize,
+    /// The trained models for background removal.
+    pub segmenter: Segmenter,
 }
 
 impl Default for RunOptions {
@@ -70,6 +78,8 @@ impl Default for RunOptions {
             max_outputs: 16,
             gallery: true,
             upload_over: None,
+            max_effects: 16,
+            segmenter: Segmenter::default(),
         }
     }
 }
@@ -118,7 +128,7 @@ pub enum RunError {
     },
 }
 
-/// Runs `job` on the picture in `source` and writes everything into `out`.
+/// Runs `job` on the picture in `inputs` and writes everything into `out`.
 ///
 /// A picture that cannot be used gives a manifest of state failed, which is written too. A variation that fails is
 /// listed with its error and does not stop the others. The manifest is written last: where there is one, everything it
@@ -131,7 +141,7 @@ pub enum RunError {
 /// [`RunError`] when the job is not valid or `out` cannot be written.
 pub fn run(
     job: &Job,
-    source: &[u8],
+    inputs: Inputs<'_>,
     out: &Path,
     options: &RunOptions,
     observe: &(dyn Fn(Event) + Sync),
@@ -145,12 +155,12 @@ pub fn run(
     for stale in ["manifest.json", "gallery.html", "contact-sheet.png"] {
         folder.remove(stale).map_err(output_error)?;
     }
-    let sha256 = sha256_hex(source);
-    let identity = Identity::new(job, &sha256, options);
+    let sha256 = sha256_hex(inputs.picture);
+    let identity = Identity::new(job, &content_of(&sha256, inputs.fill.map(sha256_hex).as_deref()), options);
     let outlet = Outlet::Folder(folder);
     let timings = Timings::default();
     let (mut manifest, pages) =
-        in_pool(|| produce(job, &identity, source, sha256, &outlet, options, &timings, observe));
+        in_pool(|| produce(job, &identity, inputs, sha256, &outlet, options, &timings, observe));
     let Outlet::Folder(folder) = outlet else { return Ok(manifest) };
     let shown = pages.filter(|_| options.gallery).map_or(Ok(()), |pages| {
         timings.add("total", start);
@@ -172,7 +182,7 @@ pub fn run(
 pub fn make(
     job: &Job,
     identity: &Identity,
-    source: &[u8],
+    inputs: Inputs<'_>,
     sha256: String,
     hand_over: HandOver<'_>,
     options: &RunOptions,
@@ -181,9 +191,18 @@ pub fn make(
     let start = Instant::now();
     let timings = Timings::default();
     let outlet = Outlet::HandOver(hand_over);
-    let (mut manifest, _) = in_pool(|| produce(job, identity, source, sha256, &outlet, options, &timings, observe));
+    let (mut manifest, _) = in_pool(|| produce(job, identity, inputs, sha256, &outlet, options, &timings, observe));
     close(&mut manifest, &timings, start);
     manifest
+}
+
+/// What tells the job's pictures apart from all others: that of the base, and of the one that lies behind, each a generation
+/// or a hash.
+pub fn content_of(picture: &str, fill: Option<&str>) -> String {
+    match fill {
+        Some(fill) => format!("{picture} {fill}"),
+        None => picture.to_owned(),
+    }
 }
 
 /// On one of the pool's own threads: every parallel loop that is entered from outside waits for one to wake up.
@@ -202,7 +221,7 @@ fn close(manifest: &mut Manifest, timings: &Timings, start: Instant) {
 fn produce(
     job: &Job,
     identity: &Identity,
-    source: &[u8],
+    inputs: Inputs<'_>,
     sha256: String,
     outlet: &Outlet<'_>,
     options: &RunOptions,
@@ -221,9 +240,10 @@ fn produce(
         error: None,
         message: None,
         message_object: None,
+        background: None,
         variations: Vec::new(),
     };
-    match Base::new(source, options, options.gallery, timings) {
+    match Base::new(inputs, &job.background, options, options.gallery, timings) {
         Ok(base) => {
             let pages = render(job, &base, outlet, options, timings, &mut manifest, observe);
             (manifest, Some(pages))
@@ -266,14 +286,27 @@ pub fn admit(job: &Job, options: &RunOptions) -> Result<(), RunError> {
             options.max_outputs
         ));
     }
-    for (asked, field) in [
-        (!job.effects.is_empty(), "effects"),
-        (job.background.action == BackgroundAction::Remove || job.background.matte, "background"),
-        (!job.steps.is_empty(), "steps"),
-    ] {
-        if asked {
-            return refuse(format!("{field}: not available in this version yet; leave the field out"));
-        }
+    if job.effects.len() > options.max_effects {
+        return refuse(format!(
+            "effects: there are {}; the limit is {}; split the job or raise CONCEPT_MAX_EFFECTS",
+            job.effects.len(),
+            options.max_effects
+        ));
+    }
+    if !job.steps.is_empty() {
+        return refuse("steps: not available in this version yet; leave the field out".into());
+    }
+    // A name that a job spells out must be one; whether the model can be had is seen when it is needed.
+    if job.background.model.is_some()
+        && let Err(error) = options.segmenter.spec(job.background.model.as_deref())
+    {
+        return refuse(format!("background.model: {error}"));
+    }
+    if job.background.is_asked()
+        && job.background.method == Some(job::Method::Model)
+        && let Err(error) = options.segmenter.spec(job.background.model.as_deref())
+    {
+        return refuse(format!("background.method: {error}"));
     }
     Ok(())
 }
@@ -283,23 +316,63 @@ pub fn outputs(job: &Job, options: &RunOptions) -> Vec<OutputRequest> {
     if !job.outputs.is_empty() {
         return job.outputs.clone();
     }
-    vec![OutputRequest {
-        format: options.format,
-        quality: None,
-        max_dimension: None,
-        lossless: false,
-        progressive: false,
-        chroma: job::Chroma::Auto,
-        effort: job::Effort::Fast,
-    }]
+    vec![OutputRequest::plain(options.format)]
 }
 
 /// The names of the files that a run of `job` makes, before anything is read; copies for upload are not among them.
 ///
 /// Of generated palettes only the names of the first fifteen are sure.
 pub fn object_names(job: &Job, options: &RunOptions) -> Vec<String> {
-    let names: Vec<String> = palettes(job, &[]).into_iter().map(|(name, _)| name).collect();
-    variation::object_names(&names, &outputs(job, options)).into_iter().flatten().collect()
+    let palettes = palettes(job, &[]);
+    let wanted = wanted(job, &palettes, options).into_iter().map(|(_, wanted)| wanted).collect::<Vec<_>>();
+    variation::object_names(&wanted).into_iter().flatten().collect()
+}
+
+/// What a variation is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Subject {
+    /// The picture as it is after its background was removed.
+    Cutout,
+    /// Its alpha.
+    Matte,
+    /// The palette at this place.
+    Palette(usize),
+    /// The effect at this place.
+    Effect(usize),
+}
+
+/// Every variation that a job asks for, in the manifest's order.
+fn wanted(job: &Job, palettes: &[(String, Result<Palette, Failure>)], options: &RunOptions) -> Vec<(Subject, Wanted)> {
+    let outputs = outputs(job, options);
+    let effect = |name: &str, outputs: Vec<OutputRequest>| Wanted {
+        kind: Kind::Effect,
+        name: name.into(),
+        title: name.into(),
+        params: None,
+        colors: Vec::new(),
+        outputs,
+    };
+    if job.background.matte {
+        return vec![(Subject::Matte, effect("matte", outputs))];
+    }
+    let mut wanted = Vec::new();
+    if job.background.action == BackgroundAction::Remove {
+        wanted.push((Subject::Cutout, effect("cutout", outputs.clone())));
+        wanted.push((Subject::Matte, effect("matte", vec![OutputRequest::plain(Format::Png)])));
+    }
+    for (i, (name, palette)) in palettes.iter().enumerate() {
+        let colors = palette.as_ref().map(|p| p.colors().to_vec()).unwrap_or_default();
+        let outputs = outputs.clone();
+        let (name, title) = (name.clone(), name.clone());
+        wanted.push((Subject::Palette(i), Wanted { kind: Kind::Palette, name, title, params: None, colors, outputs }));
+    }
+    for (i, request) in job.effects.iter().enumerate() {
+        // An unknown one does not get past the job's own check; its name would do.
+        let name = effect::canonical(request.name()).unwrap_or(request.name());
+        let (title, params) = (effect::title(request), request.params().cloned());
+        wanted.push((Subject::Effect(i), Wanted { title, params, ..effect(name, outputs.clone()) }));
+    }
+    wanted
 }
 
 /// The picture's own colours with their shares of the visible area, largest first; at most `colors` of them.
@@ -307,7 +380,8 @@ pub fn object_names(job: &Job, options: &RunOptions) -> Vec<String> {
 /// # Errors
 /// [`RunError::Picture`] when the picture cannot be used.
 pub fn image_palette(source: &[u8], colors: usize, options: &RunOptions) -> Result<Vec<(Rgb8, f64)>, RunError> {
-    let base = rayon::scope(|_| Base::new(source, options, false, &Timings::default()))
+    let inputs = Inputs { picture: source, fill: None };
+    let base = rayon::scope(|_| Base::new(inputs, &Default::default(), options, false, &Timings::default()))
         .map_err(|error| RunError::Picture(explain(error.to_string(), error.class())))?;
     Ok(base.palette(colors, options.kmeans_max_iterations))
 }
@@ -373,9 +447,14 @@ fn render(
     let models = Models::new(base, job.recolor.mode, good, options.kmeans_max_iterations);
     timings.add("model", start);
 
-    let outputs = outputs(job, options);
-    let planned = variation::plan(&palettes, &outputs, (image.width(), image.height()), options.quality);
+    let (subjects, wanted): (Vec<Subject>, Vec<Wanted>) = wanted(job, &palettes, options).into_iter().unzip();
+    let planned = variation::plan(wanted, (image.width(), image.height()), options.quality);
     observe(Event::Planned { total: planned.iter().map(|v| v.outputs.len()).sum() });
+    manifest.background = base.background.clone();
+    if let Some(background) = &mut manifest.background {
+        let matte = subjects.iter().position(|subject| *subject == Subject::Matte);
+        background.matte = matte.and_then(|at| planned[at].outputs.first()).map(|output| output.object.clone());
+    }
 
     let sheet = Plan::new(image.width(), image.height(), planned.len());
     let original = options.gallery.then(|| base.original_preview()).flatten().map(|mut raster| {
@@ -385,48 +464,30 @@ fn render(
         timings.add("gallery", start);
         (preview, tile)
     });
-    let results: Vec<(Vec<VariationEntry>, Option<Pictures>)> = planned
-        .par_iter()
-        .enumerate()
-        .with_max_len(1)
-        .map(|(i, planned)| {
-            let palette = match &palettes[i].1 {
-                Ok(palette) => palette,
-                Err(failure) => return (fail(planned, failure, observe), None),
-            };
-            // Time may be up before a variation is begun: then nothing of it is computed.
-            if planned.outputs.iter().all(|output| outlet.start(&output.object) == Start::Stop) {
-                return (fail(planned, &variation::stopped(), observe), None);
-            }
-            // A bug must cost one variation, not the job.
-            let made = catch_unwind(AssertUnwindSafe(|| {
-                let recoloring = Recoloring::new(base, &models, palette, &job.recolor, timings);
-                variation::make(
-                    base,
-                    &recoloring,
-                    palette,
-                    planned,
-                    outlet,
-                    options.upload_over,
-                    timings,
-                    observe,
-                    i < sheet.shown,
-                    &sheet,
-                )
-            }));
-            made.unwrap_or_else(|_| {
-                let message = "the engine failed on this palette; report it with the picture and the palette".into();
-                (fail(planned, &Failure { class: "internal".into(), message }, observe), None)
-            })
-        })
-        .collect();
+    let upload_over = options.upload_over;
+    let workshop = Workshop { outlet, upload_over, timings, observe, sheet: &sheet, gallery: options.gallery };
+    let studio = Studio { job, base, palettes: &palettes, models: &models, workshop: &workshop };
+    let picture = OnceLock::new();
+    let one = |i: usize| studio.make(subjects[i], &planned[i], i < sheet.shown, &picture);
+    let is_effect = |i: &usize| matches!(subjects[*i], Subject::Effect(_));
+    let (effects, others): (Vec<usize>, Vec<usize>) = (0..planned.len()).partition(is_effect);
+    let all = |places: &[usize]| -> Vec<_> { places.par_iter().with_max_len(1).map(|&i| one(i)).collect() };
+    let mut results = all(&others);
+    // The first effect is there for somebody to look at before the others take the processors.
+    let (first, rest) = effects.split_at(effects.len().min(1));
+    results.extend(all(first));
+    results.extend(all(rest));
 
     let mut cards = Vec::with_capacity(results.len());
-    for ((name, palette), (entries, pictures)) in palettes.into_iter().zip(results) {
+    for ((i, planned), (entries, pictures)) in planned.into_iter().enumerate().zip(results) {
         let first = manifest.variations.len();
         manifest.variations.extend(entries);
         let entries = first..manifest.variations.len();
-        cards.push(PageCard { name, palette: palette.ok(), pictures, entries });
+        let palette = match subjects[i] {
+            Subject::Palette(at) => palettes[at].1.as_ref().ok().cloned(),
+            Subject::Cutout | Subject::Matte | Subject::Effect(_) => None,
+        };
+        cards.push(PageCard { name: planned.title, palette, pictures, entries });
     }
     let failed = manifest.variations.iter().filter(|v| v.error.is_some()).count();
     manifest.state = match failed {
@@ -437,16 +498,149 @@ fn render(
     Pages { own_colors, original, cards }
 }
 
-/// Entries of a variation none of whose files was made.
-fn fail(planned: &PlannedVariation, failure: &Failure, observe: &(dyn Fn(Event) + Sync)) -> Vec<VariationEntry> {
-    planned
-        .outputs
-        .iter()
-        .map(|output: &PlannedOutput| {
-            observe(Event::Failed { name: planned.name.clone(), message: failure.message.clone() });
-            VariationEntry { error: Some(failure.clone()), ..output.entry(planned) }
+/// Everything that variations are made of.
+struct Studio<'a> {
+    job: &'a Job,
+    base: &'a Base,
+    palettes: &'a [(String, Result<Palette, Failure>)],
+    models: &'a Models<'a>,
+    workshop: &'a Workshop<'a>,
+}
+
+type Entries = (Vec<VariationEntry>, Option<Pictures>);
+
+impl Studio<'_> {
+    /// Makes one variation. `picture` is the base as pixels, made when an effect first needs it.
+    fn make(
+        &self,
+        subject: Subject,
+        planned: &PlannedVariation,
+        on_sheet: bool,
+        picture: &OnceLock<Raster>,
+    ) -> Entries {
+        let fail = |failure: &Failure| (self.workshop.fail(planned, failure), None);
+        // Time may be up before a variation is begun: then nothing of it is computed.
+        if planned.outputs.iter().all(|output| self.workshop.outlet.start(&output.object) == Start::Stop) {
+            return fail(&variation::stopped());
+        }
+        // A bug must cost one variation, not the job.
+        let made = catch_unwind(AssertUnwindSafe(|| match subject {
+            Subject::Palette(at) => self.palette(at, planned, on_sheet),
+            Subject::Effect(at) => self.effect(at, planned, on_sheet, picture),
+            Subject::Cutout => Ok(self.cutout(planned, on_sheet)),
+            Subject::Matte => {
+                let painting = Painting::Matte(&self.base.full.image);
+                Ok(self.workshop.make(&painting, Ground::Transparent, &Description::default(), planned, on_sheet))
+            }
+        }));
+        match made {
+            Ok(Ok(entries)) => entries,
+            Ok(Err(failure)) => fail(&failure),
+            Err(_) => {
+                let message = "the engine failed on this variation; report it with the picture and the job".into();
+                fail(&Failure { class: "internal".into(), message })
+            }
+        }
+    }
+
+    fn palette(&self, at: usize, planned: &PlannedVariation, on_sheet: bool) -> Result<Entries, Failure> {
+        let palette = self.palettes[at].1.as_ref().map_err(Failure::clone)?;
+        let ground = self.ground(Some(palette))?;
+        let (base, timings) = (self.base, self.workshop.timings);
+        let made = Recoloring::new(base, self.models, palette, &self.job.recolor, timings);
+        let description = Description { mapping: made.mapping, metrics: made.metrics, notes: made.notes };
+        let painting = Painting::Table {
+            image: &base.full.image,
+            table: &made.table,
+            preview: base.preview.as_ref().zip(made.preview.as_deref()).map(|(colors, table)| (&colors.image, table)),
+            dither: made.dither.map(|kind| (kind, palette.colors())),
+            hard_alpha: base.hard_alpha,
+        };
+        Ok(self.workshop.make(&painting, ground, &description, planned, on_sheet))
+    }
+
+    fn cutout(&self, planned: &PlannedVariation, on_sheet: bool) -> Entries {
+        let base = self.base;
+        let table = base.full.unchanged();
+        let preview = base.preview.as_ref().map(|colors| (&colors.image, colors.unchanged()));
+        let mut description = Description::default();
+        description.notes.extend(base.background.iter().flat_map(|background| background.notes.iter().cloned()));
+        let ground = self.ground_without_palette(&mut description);
+        let painting = Painting::Table {
+            image: &base.full.image,
+            table: &table,
+            preview: preview.as_ref().map(|(image, table)| (*image, table.as_slice())),
+            dither: None,
+            hard_alpha: base.hard_alpha,
+        };
+        self.workshop.make(&painting, ground, &description, planned, on_sheet)
+    }
+
+    fn effect(
+        &self,
+        at: usize,
+        planned: &PlannedVariation,
+        on_sheet: bool,
+        picture: &OnceLock<Raster>,
+    ) -> Result<Entries, Failure> {
+        let effect = effect::plan(&self.job.effects[at], self.job)
+            .map_err(|(_, message)| Failure { class: "bad-job".into(), message })?;
+        let mut description = Description::default();
+        let (palette, colors) = match &effect.colors {
+            None => (None, None),
+            Some(effect::Colors::List(colors)) => (None, Some(colors.as_slice())),
+            Some(effect::Colors::Palette(name)) => {
+                let found = self.palettes.iter().find(|(known, _)| known == name);
+                let (_, palette) = found.ok_or_else(|| Failure {
+                    class: "bad-palette".into(),
+                    message: format!("the job has no palette {name:?}; name one of its palettes, or list colours"),
+                })?;
+                let palette = palette.as_ref().map_err(Failure::clone)?;
+                (Some(palette), Some(palette.colors()))
+            }
+        };
+        let ground = match palette {
+            Some(palette) => self.ground(Some(palette))?,
+            None => self.ground_without_palette(&mut description),
+        };
+        let start = Instant::now();
+        let base = &self.base.full;
+        let picture = picture.get_or_init(|| Raster::read(&mut Recolored::new(&base.image, &base.unchanged())));
+        let raster = kernel_effect::apply(&effect.effect, picture, colors);
+        self.workshop.timings.add("effect", start);
+        Ok(self.workshop.make(&Painting::Raster(&raster), ground, &description, planned, on_sheet))
+    }
+
+    /// What lies behind a variation in `palette`.
+    fn ground(&self, palette: Option<&Palette>) -> Result<Ground<'_>, Failure> {
+        Ok(match (&self.job.background.fill, &self.base.backdrop) {
+            (Some(Fill::Color(color)), _) => Ground::Color(*color),
+            (Some(Fill::Role(role)), _) => match palette.map(|palette| palette_file::color_of(palette, *role)) {
+                Some(Some(color)) => Ground::Color(color),
+                Some(None) => {
+                    let message = format!(
+                        "background.fill names the role {0}, which this palette does not have; add \"roles\": {{\"{0}\": \"#…\"}} to \
+                         it, or fill with a colour",
+                        role.name()
+                    );
+                    return Err(Failure { class: "bad-palette".into(), message });
+                }
+                None => Ground::Transparent,
+            },
+            (Some(Fill::Blur | Fill::Picture(_)), Some(backdrop)) => Ground::Backdrop(backdrop),
+            (Some(Fill::Blur | Fill::Picture(_) | Fill::Transparent) | None, _) => Ground::Transparent,
         })
-        .collect()
+    }
+
+    /// What lies behind a variation that has no palette, and so no roles.
+    fn ground_without_palette(&self, description: &mut Description) -> Ground<'_> {
+        if let Some(Fill::Role(role)) = self.job.background.fill {
+            description
+                .notes
+                .push(format!("Left transparent: only palettes have a colour with the role {}.", role.name()));
+        }
+        self.ground(None).unwrap_or(Ground::Transparent)
+    }
 }
 
 impl Pages {
@@ -508,7 +702,8 @@ mod tests {
             Ok(())
         };
         let hand_over = HandOver { start: &|_| Start::Stop, take: &take };
-        let manifest = make(&job, &identity, &picture, sha256, hand_over, &options, &|_| ());
+        let inputs = Inputs { picture: &picture, fill: None };
+        let manifest = make(&job, &identity, inputs, sha256, hand_over, &options, &|_| ());
         assert_eq!((manifest.variations.len(), taken.into_inner()), (3, 0));
         for entry in &manifest.variations {
             assert_eq!(entry.error.as_ref().unwrap().class, variation::STOPPED);

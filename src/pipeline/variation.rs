@@ -3,25 +3,27 @@
 //! Rows run from the table straight into the encoder; reduced sizes are gathered on the way. The full raster of a
 //! variation never exists.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::base::Base;
+use super::background::Backdrop;
+use super::base::PREVIEW_SIDE;
 use super::contact_sheet::Plan;
 use super::encode::{self, ChromaMeter, EncodeError, EncodeOptions};
 use super::gallery::Preview;
 use super::job::{Chroma, Format, OutputRequest};
-use super::manifest::{Failure, UploadCopy, VariationEntry};
+use super::manifest::{Failure, MappingEntry, UploadCopy, VariationEntry};
 use super::outlet::{Outlet, Start};
 use super::output::{ObjectNames, StoredFile};
-use super::recoloring::Recoloring;
 use super::run::Event;
 use super::timing::Timings;
 use crate::kernel::color::Rgb8;
-use crate::kernel::dither::Dithered;
-use crate::kernel::gather::{Recolored, Teed, gather_row};
+use crate::kernel::compose::{Behind, Filled};
+use crate::kernel::dither::{DitherKind, Dithered};
+use crate::kernel::gather::{Matte, Recolored, Teed, gather_row};
 use crate::kernel::image::{Raster, Rows};
-use crate::kernel::palette::Palette;
 use crate::kernel::resize::{self, AreaReducer};
+use crate::kernel::unique::IndexedImage;
 
 /// What transparent pixels are filled with in formats without alpha.
 const FILL: Rgb8 = Rgb8::new(255, 255, 255);
@@ -42,11 +44,45 @@ pub struct PlannedOutput {
     pub encode: EncodeOptions,
 }
 
-/// The files of one palette.
-pub struct PlannedVariation {
-    /// The palette's name.
+/// What a variation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The picture in a palette.
+    Palette,
+    /// The picture with an effect; its cut-out and its matte count as such.
+    Effect,
+}
+
+/// A variation to make: what it is, how it is called, and its files.
+pub struct Wanted {
+    /// What it is.
+    pub kind: Kind,
+    /// The palette's or the effect's name.
     pub name: String,
-    /// Its colours.
+    /// What a person calls it.
+    pub title: String,
+    /// The effect's parameters.
+    pub params: Option<Parameters>,
+    /// The palette's colours.
+    pub colors: Vec<Rgb8>,
+    /// Its files.
+    pub outputs: Vec<OutputRequest>,
+}
+
+/// Parameters as a job gives them.
+pub type Parameters = serde_json::Map<String, serde_json::Value>;
+
+/// The files of one variation.
+pub struct PlannedVariation {
+    /// What it is.
+    pub kind: Kind,
+    /// The palette's or the effect's name.
+    pub name: String,
+    /// What a person calls it.
+    pub title: String,
+    /// The effect's parameters.
+    pub params: Option<Parameters>,
+    /// The palette's colours.
     pub colors: Vec<Rgb8>,
     /// Its files, in the job's order.
     pub outputs: Vec<PlannedOutput>,
@@ -60,21 +96,20 @@ pub struct Pictures {
     pub tile: Option<Raster>,
 }
 
-/// Names every file of every palette, in order, so that names do not depend on what succeeds.
-pub fn plan(
-    palettes: &[(String, Result<Palette, Failure>)],
-    outputs: &[OutputRequest],
-    base: (u32, u32),
-    quality: u8,
-) -> Vec<PlannedVariation> {
-    let names: Vec<&str> = palettes.iter().map(|(name, _)| name.as_str()).collect();
-    palettes
-        .iter()
-        .zip(object_names(&names, outputs))
-        .map(|((name, palette), objects)| PlannedVariation {
-            name: name.clone(),
-            colors: palette.as_ref().map(|p| p.colors().to_vec()).unwrap_or_default(),
-            outputs: outputs
+/// Names every file of every variation, in order, so that names do not depend on what succeeds.
+pub fn plan(wanted: Vec<Wanted>, base: (u32, u32), quality: u8) -> Vec<PlannedVariation> {
+    let objects = object_names(&wanted);
+    wanted
+        .into_iter()
+        .zip(objects)
+        .map(|(wanted, objects)| PlannedVariation {
+            kind: wanted.kind,
+            name: wanted.name,
+            title: wanted.title,
+            params: wanted.params,
+            colors: wanted.colors,
+            outputs: wanted
+                .outputs
                 .iter()
                 .zip(objects)
                 .map(|(output, object)| PlannedOutput {
@@ -95,17 +130,21 @@ pub fn plan(
         .collect()
 }
 
-/// The names of the files of every palette, in order, each once.
-pub fn object_names(palettes: &[impl AsRef<str>], outputs: &[OutputRequest]) -> Vec<Vec<String>> {
+/// The names of the files of every variation, in order, each once.
+pub fn object_names(wanted: &[Wanted]) -> Vec<Vec<String>> {
     let mut names = ObjectNames::default();
-    let mut of = |name: &str| {
+    let mut of = |wanted: &Wanted| {
+        let prefix = match wanted.kind {
+            Kind::Palette => "palette",
+            Kind::Effect => "effect",
+        };
         let take = |output: &OutputRequest| {
             let suffix = output.max_dimension.map(|side| format!("_{side}")).unwrap_or_default();
-            names.take("palette", name, &suffix, output.format.extension())
+            names.take(prefix, &wanted.name, &suffix, output.format.extension())
         };
-        outputs.iter().map(take).collect()
+        wanted.outputs.iter().map(take).collect()
     };
-    palettes.iter().map(|name| of(name.as_ref())).collect()
+    wanted.iter().map(&mut of).collect()
 }
 
 /// How names of copies for upload end.
@@ -125,7 +164,9 @@ impl PlannedOutput {
     /// The manifest's entry, before anything is made.
     pub fn entry(&self, variation: &PlannedVariation) -> VariationEntry {
         VariationEntry {
-            palette: Some(variation.name.clone()),
+            palette: (variation.kind == Kind::Palette).then(|| variation.name.clone()),
+            effect: (variation.kind == Kind::Effect).then(|| variation.name.clone()),
+            params: variation.params.clone(),
             colors: variation.colors.iter().map(Rgb8::to_string).collect(),
             object: self.object.clone(),
             width: self.size.0,
@@ -141,77 +182,141 @@ impl PlannedOutput {
     }
 }
 
-/// Makes every file of a variation, and its small pictures when a gallery is wanted.
-#[allow(clippy::too_many_arguments, reason = "the stages' shared context; a struct of it would be used once")]
-pub fn make(
-    base: &Base,
-    recoloring: &Recoloring,
-    palette: &Palette,
-    planned: &PlannedVariation,
-    outlet: &Outlet<'_>,
-    upload_over: Option<u64>,
-    timings: &Timings,
-    observe: &(dyn Fn(Event) + Sync),
-    on_sheet: bool,
-    sheet: &Plan,
-) -> (Vec<VariationEntry>, Option<Pictures>) {
-    let maker = Maker { base, recoloring, palette, outlet, upload_over };
-    // Side by side, so that a thread without a palette left to make has something to do.
-    rayon::join(
-        || {
-            let start = Instant::now();
-            let results = maker.files(&planned.outputs);
-            timings.add("encode", start);
-            let outputs = planned.outputs.iter().zip(results);
-            outputs.map(|(output, result)| record(recoloring, planned, output, result, observe)).collect()
-        },
-        || {
-            let start = Instant::now();
-            let pictures = maker.preview().map(|mut raster| {
-                let preview = preview_file(&mut raster);
-                Pictures { preview, tile: on_sheet.then(|| tile(raster.rewound(), sheet)) }
-            });
-            timings.add("gallery", start);
-            pictures
-        },
-    )
+/// What the files of one variation show.
+pub enum Painting<'a> {
+    /// An indexed picture through a table of output colours.
+    Table {
+        /// The picture in full.
+        image: &'a IndexedImage,
+        /// Its output colours, and of hidden pixels last.
+        table: &'a [u32],
+        /// The preview and its table, when somebody will look.
+        preview: Option<(&'a IndexedImage, &'a [u32])>,
+        /// How rows are reduced to which colours, in mode `exact`.
+        dither: Option<(DitherKind, &'a [Rgb8])>,
+        /// Whether every pixel is either opaque or hidden.
+        hard_alpha: bool,
+    },
+    /// Pixels in memory.
+    Raster(&'a Raster),
+    /// The picture's alpha.
+    Matte(&'a IndexedImage),
 }
 
-/// The entry of a file that was made, or was not.
-fn record(
-    recoloring: &Recoloring,
-    planned: &PlannedVariation,
-    output: &PlannedOutput,
-    result: Result<Made, MakeError>,
-    observe: &(dyn Fn(Event) + Sync),
-) -> VariationEntry {
-    let mut entry = VariationEntry {
-        mapping: recoloring.mapping.clone(),
-        metrics: recoloring.metrics.clone(),
-        notes: recoloring.notes.clone(),
-        ..output.entry(planned)
-    };
-    match result {
-        Ok(Made { stored, upload }) => {
-            observe(Event::Made { object: entry.object.clone(), bytes: stored.bytes });
-            entry.bytes = stored.bytes;
-            entry.crc32c = stored.crc32c;
-            entry.upload = upload.map(|result| {
-                let copy =
-                    UploadCopy { object: upload_name(&entry.object), format: "jpeg".into(), ..UploadCopy::default() };
-                match result {
-                    Ok(stored) => UploadCopy { bytes: stored.bytes, crc32c: stored.crc32c, ..copy },
-                    Err(error) => UploadCopy { error: Some(error.failure()), ..copy },
-                }
-            });
-        }
-        Err(error) => {
-            let failure = error.failure();
-            observe(Event::Failed { name: planned.name.clone(), message: failure.message.clone() });
-            entry.error = Some(failure);
-        }
+/// What lies behind a variation's transparent pixels.
+#[derive(Clone, Copy)]
+pub enum Ground<'a> {
+    /// Nothing: alpha stays.
+    Transparent,
+    /// One colour.
+    Color(Rgb8),
+    /// A picture.
+    Backdrop(&'a Backdrop),
+}
+
+/// What the manifest says of a variation beside its files.
+#[derive(Debug, Clone, Default)]
+pub struct Description {
+    /// Source colours and what became of them.
+    pub mapping: Vec<MappingEntry>,
+    /// Quality figures by name.
+    pub metrics: BTreeMap<String, f64>,
+    /// What was traded or left out, in words.
+    pub notes: Vec<String>,
+}
+
+/// What every variation of a run shares.
+pub struct Workshop<'a> {
+    /// Where files go.
+    pub outlet: &'a Outlet<'a>,
+    /// Size in bytes above which a PNG gets a copy for upload.
+    pub upload_over: Option<u64>,
+    /// Where time is written down.
+    pub timings: &'a Timings,
+    /// Who watches.
+    pub observe: &'a (dyn Fn(Event) + Sync),
+    /// The contact sheet.
+    pub sheet: &'a Plan,
+    /// Whether somebody will look at small pictures.
+    pub gallery: bool,
+}
+
+impl Workshop<'_> {
+    /// Makes every file of a variation, and its small pictures when a gallery is wanted.
+    pub fn make(
+        &self,
+        painting: &Painting<'_>,
+        ground: Ground<'_>,
+        description: &Description,
+        planned: &PlannedVariation,
+        on_sheet: bool,
+    ) -> (Vec<VariationEntry>, Option<Pictures>) {
+        let maker = Maker { painting, ground, outlet: self.outlet, upload_over: self.upload_over };
+        // Side by side, so that a thread without a palette left to make has something to do.
+        rayon::join(
+            || {
+                let start = Instant::now();
+                let results = maker.files(&planned.outputs);
+                self.timings.add("encode", start);
+                let outputs = planned.outputs.iter().zip(results);
+                outputs.map(|(output, result)| self.record(description, planned, output, result)).collect()
+            },
+            || {
+                let start = Instant::now();
+                let pictures = self.gallery.then(|| maker.preview()).flatten().map(|mut raster| {
+                    let preview = preview_file(&mut raster);
+                    Pictures { preview, tile: on_sheet.then(|| tile(raster.rewound(), self.sheet)) }
+                });
+                self.timings.add("gallery", start);
+                pictures
+            },
+        )
     }
-    entry
+
+    /// The entry of a file that was made, or was not.
+    fn record(
+        &self,
+        description: &Description,
+        planned: &PlannedVariation,
+        output: &PlannedOutput,
+        result: Result<Made, MakeError>,
+    ) -> VariationEntry {
+        let Description { mapping, metrics, notes } = description.clone();
+        let mut entry = VariationEntry { mapping, metrics, notes, ..output.entry(planned) };
+        match result {
+            Ok(Made { stored, upload }) => {
+                (self.observe)(Event::Made { object: entry.object.clone(), bytes: stored.bytes });
+                entry.bytes = stored.bytes;
+                entry.crc32c = stored.crc32c;
+                entry.upload = upload.map(|result| {
+                    let copy = UploadCopy {
+                        object: upload_name(&entry.object),
+                        format: "jpeg".into(),
+                        ..UploadCopy::default()
+                    };
+                    match result {
+                        Ok(stored) => UploadCopy { bytes: stored.bytes, crc32c: stored.crc32c, ..copy },
+                        Err(error) => UploadCopy { error: Some(error.failure()), ..copy },
+                    }
+                });
+            }
+            Err(error) => {
+                let failure = error.failure();
+                (self.observe)(Event::Failed { name: planned.name.clone(), message: failure.message.clone() });
+                entry.error = Some(failure);
+            }
+        }
+        entry
+    }
+
+    /// Entries of a variation none of whose files was made.
+    pub fn fail(&self, planned: &PlannedVariation, failure: &Failure) -> Vec<VariationEntry> {
+        let entry = |output: &PlannedOutput| {
+            (self.observe)(Event::Failed { name: planned.name.clone(), message: failure.message.clone() });
+            VariationEntry { error: Some(failure.clone()), ..output.entry(planned) }
+        };
+        planned.outputs.iter().map(entry).collect()
+    }
 }
 
 /// A file that is there, and its copy for upload where the rule asks for one.
@@ -256,11 +361,91 @@ pub fn stopped() -> Failure {
     Failure { class: STOPPED.into(), message: message.into() }
 }
 
+impl<'a> Painting<'a> {
+    fn size(&self) -> (u32, u32) {
+        match self {
+            Self::Table { image, .. } | Self::Matte(image) => (image.width(), image.height()),
+            Self::Raster(raster) => (raster.width(), raster.height()),
+        }
+    }
+
+    fn has_alpha(&self) -> bool {
+        match self {
+            Self::Table { image, .. } => image.alpha().is_some(),
+            Self::Raster(raster) => raster.has_alpha(),
+            Self::Matte(_) => false,
+        }
+    }
+
+    fn hard_alpha(&self) -> bool {
+        match self {
+            Self::Table { hard_alpha, .. } => *hard_alpha,
+            // Only dithers ask.
+            Self::Raster(_) | Self::Matte(_) => false,
+        }
+    }
+
+    /// The rows at full size, from the first on.
+    fn rows(&self) -> Box<dyn Rows + 'a> {
+        match self {
+            Self::Table { image, table, .. } => Box::new(Recolored::new(image, table)),
+            Self::Raster(raster) => Box::new(raster.rows()),
+            Self::Matte(image) => Box::new(Matte::new(image)),
+        }
+    }
+
+    fn dither(&self) -> Option<(DitherKind, &'a [Rgb8])> {
+        match self {
+            Self::Table { dither, .. } => *dither,
+            Self::Raster(_) | Self::Matte(_) => None,
+        }
+    }
+
+    /// The chroma resolution that the picture needs, from one row pair in sixteen.
+    fn chroma(&self) -> Chroma {
+        const EVERY: usize = 16;
+        let (width, height) = (self.size().0 as usize, self.size().1 as usize);
+        let row_of = |y: usize, row: &mut [u32]| match self {
+            Self::Table { image, table, .. } => gather_row(image, table, y, row),
+            Self::Raster(raster) => row.copy_from_slice(&raster.pixels()[y * width..(y + 1) * width]),
+            Self::Matte(_) => row.fill(u32::MAX),
+        };
+        let mut meter = ChromaMeter::new(FILL);
+        let mut rows = [vec![0u32; width], vec![0u32; width]];
+        let pairs = (height / 2).max(1);
+        let step = if pairs >= EVERY * EVERY { EVERY } else { 1 };
+        for pair in (0..pairs).step_by(step) {
+            for (i, row) in rows.iter_mut().enumerate() {
+                row_of((2 * pair + i).min(height - 1), row);
+            }
+            meter.add(&rows[0], &rows[1]);
+        }
+        meter.chroma()
+    }
+
+    /// The picture small, before dither and ground.
+    fn preview(&self) -> Option<Raster> {
+        let reduced = |rows: &mut dyn Rows| {
+            let (width, height) = resize::fit(rows.width(), rows.height(), PREVIEW_SIDE, 0);
+            let mut reducer = [AreaReducer::new(rows.width(), rows.height(), width, height, rows.has_alpha())];
+            Teed::new(rows, &mut reducer).drain();
+            let [reducer] = reducer;
+            reducer.finish()
+        };
+        match self {
+            Self::Table { preview, .. } => {
+                let (image, table) = (*preview)?;
+                Some(Raster::read(&mut Recolored::new(image, table)))
+            }
+            Self::Raster(_) | Self::Matte(_) => Some(reduced(&mut *self.rows())),
+        }
+    }
+}
+
 /// What every file of one variation is made of.
 struct Maker<'a> {
-    base: &'a Base,
-    recoloring: &'a Recoloring,
-    palette: &'a Palette,
+    painting: &'a Painting<'a>,
+    ground: Ground<'a>,
     outlet: &'a Outlet<'a>,
     upload_over: Option<u64>,
 }
@@ -268,10 +453,9 @@ struct Maker<'a> {
 impl Maker<'_> {
     /// One result per output, in order.
     fn files(&self, outputs: &[PlannedOutput]) -> Vec<Result<Made, MakeError>> {
-        let image = &self.base.full.image;
-        let full = (image.width(), image.height());
+        let full = self.painting.size();
         let reducers = || -> Vec<AreaReducer> {
-            let alpha = image.alpha().is_some();
+            let alpha = self.painting.has_alpha();
             let reduced = outputs.iter().filter(|o| o.size != full);
             reduced.map(|o| AreaReducer::new(full.0, full.1, o.size.0, o.size.1, alpha)).collect()
         };
@@ -280,7 +464,7 @@ impl Maker<'_> {
         let mut results: Vec<Option<Result<Made, MakeError>>> = Vec::new();
         for output in outputs {
             results.push((output.size == full).then(|| {
-                let hard_alpha = self.base.hard_alpha;
+                let hard_alpha = self.painting.hard_alpha();
                 let stored = match self.outlet.start(&output.object) {
                     Start::Stored(stored) => stored,
                     Start::Stop => return Err(MakeError::Stopped),
@@ -288,10 +472,10 @@ impl Maker<'_> {
                         // The first full-size file that works feeds the reduced ones.
                         let mut none = Vec::new();
                         let feed = if filled { &mut none } else { &mut gathered };
-                        let mut rows = Recolored::new(image, &self.recoloring.table);
-                        let mut rows = Teed::new(&mut rows, feed);
-                        let result =
-                            self.file(&output.object, &output.encode, &mut rows, hard_alpha, || self.sampled_chroma());
+                        let mut rows = self.painting.rows();
+                        let mut rows = Teed::new(&mut *rows, feed);
+                        let chroma = || self.painting.chroma();
+                        let result = self.file(&output.object, &output.encode, &mut rows, hard_alpha, chroma);
                         if result.is_ok() {
                             filled = true;
                         } else if !filled {
@@ -301,8 +485,7 @@ impl Maker<'_> {
                     }
                 };
                 let upload = self.upload_options(output, &stored).map(|options| {
-                    let mut rows = Recolored::new(image, &self.recoloring.table);
-                    self.copy(output, &options, &mut rows, hard_alpha, || self.sampled_chroma())
+                    self.copy(output, &options, &mut *self.painting.rows(), hard_alpha, || self.painting.chroma())
                 });
                 Ok(Made { stored, upload })
             }));
@@ -313,8 +496,7 @@ impl Maker<'_> {
             .collect();
         // Also where all of them are stored: one may need its copy for upload. That is rare.
         if !filled && starts.iter().any(|start| *start != Start::Stop) {
-            let mut rows = Recolored::new(image, &self.recoloring.table);
-            Teed::new(&mut rows, &mut gathered).drain();
+            Teed::new(&mut *self.painting.rows(), &mut gathered).drain();
         }
         let mut gathered = gathered.into_iter();
         outputs
@@ -382,45 +564,37 @@ impl Maker<'_> {
         let mut options = *options;
         if options.format == Format::Jpeg && options.chroma == Chroma::Auto {
             // Dither is all sharp coloured edges.
-            options.chroma = if self.recoloring.dither.is_some() { Chroma::Full } else { chroma() };
+            options.chroma = if self.painting.dither().is_some() { Chroma::Full } else { chroma() };
         }
         let mut file = self.outlet.create(object, options.format)?;
         self.finished(rows, hard_alpha, |rows| encode::encode(rows, &options, &mut file))?;
         Ok(file.commit()?)
     }
 
-    /// Rows as they are encoded: dithered in mode `exact`. `hard_alpha` says that each is either opaque or hidden.
+    /// Rows as they are encoded: dithered in mode `exact`, and with the ground behind them. `hard_alpha` says that each pixel is
+    /// either opaque or hidden.
     fn finished<T>(&self, rows: &mut dyn Rows, hard_alpha: bool, read: impl FnOnce(&mut dyn Rows) -> T) -> T {
-        match self.recoloring.dither {
-            None => read(rows),
-            Some(kind) => read(&mut Dithered::new(rows, self.palette.colors(), kind, hard_alpha)),
+        match self.painting.dither() {
+            None => self.grounded(rows, read),
+            Some((kind, colors)) => self.grounded(&mut Dithered::new(rows, colors, kind, hard_alpha), read),
         }
     }
 
-    /// The chroma resolution that the recoloured picture needs, from one row pair in sixteen.
-    fn sampled_chroma(&self) -> Chroma {
-        const EVERY: usize = 16;
-        let image = &self.base.full.image;
-        let width = image.width() as usize;
-        let mut meter = ChromaMeter::new(FILL);
-        let mut rows = [vec![0u32; width], vec![0u32; width]];
-        let pairs = (image.height() as usize / 2).max(1);
-        let step = if pairs >= EVERY * EVERY { EVERY } else { 1 };
-        for pair in (0..pairs).step_by(step) {
-            for (i, row) in rows.iter_mut().enumerate() {
-                let y = (2 * pair + i).min(image.height() as usize - 1);
-                gather_row(image, &self.recoloring.table, y, row);
+    fn grounded<T>(&self, rows: &mut dyn Rows, read: impl FnOnce(&mut dyn Rows) -> T) -> T {
+        match self.ground {
+            _ if !rows.has_alpha() => read(rows),
+            Ground::Transparent => read(rows),
+            Ground::Color(color) => read(&mut Filled::new(rows, Behind::Color(color))),
+            Ground::Backdrop(backdrop) => {
+                let backdrop = backdrop.at(rows.width(), rows.height());
+                read(&mut Filled::new(rows, backdrop.behind()))
             }
-            meter.add(&rows[0], &rows[1]);
         }
-        meter.chroma()
     }
 
     fn preview(&self) -> Option<Raster> {
-        let (colors, table) = (self.base.preview.as_ref()?, self.recoloring.preview.as_ref()?);
-        let mut rows = Recolored::new(&colors.image, table);
         // A raster in memory needs no indices, so nothing is lost by not looking for hard alpha.
-        Some(self.finished(&mut rows, false, |rows| Raster::read(rows)))
+        Some(self.finished(&mut self.painting.preview()?, false, |rows| Raster::read(rows)))
     }
 }
 
