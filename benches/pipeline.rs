@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use concept_worker::pipeline::base::Inputs;
 use concept_worker::pipeline::job::Format;
 use concept_worker::pipeline::manifest::State;
 use concept_worker::pipeline::run;
@@ -32,7 +33,9 @@ fn jobs(criterion: &mut Criterion) {
                 let name = format!("jpeg/{}/{palettes}-palettes/{threads}-threads", size.name);
                 group.bench_function(name, |b| {
                     b.iter(|| {
-                        let run = || run::run(&job, &source, folder.path(), &options, &|_| ());
+                        let run = || {
+                            run::run(&job, Inputs { picture: &source, fill: None }, folder.path(), &options, &|_| ())
+                        };
                         let manifest = pool.install(run).expect("the job runs");
                         assert_eq!(manifest.state, State::Complete);
                     });

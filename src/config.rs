@@ -5,6 +5,7 @@
 //! deployment templates write unset variables that way.
 
 mod environment;
+mod models;
 mod values;
 
 use std::fmt;
@@ -14,13 +15,14 @@ use serde_json::Value;
 
 pub use environment::{Environment, Fault, Faults, Unknown};
 pub use values::{
-    Accounts, AuthSetting, Bucket, Hosts, LogFormat, LogLevel, Places, StorageSetting, Subscription, Text, Topic,
-    WebAddress,
+    Accounts, AuthSetting, Bucket, Hosts, LogFormat, LogLevel, Places, Providers, Sha256Hex, StorageSetting,
+    Subscription, Text, Topic, WebAddress,
 };
 
 use crate::pipeline::job::Format;
 use crate::pipeline::palette_file::MAX_PALETTES;
 use crate::pipeline::run::RunOptions;
+use crate::pipeline::segment::Segmenter;
 
 /// What every variable's name begins with.
 pub const PREFIX: &str = "CONCEPT_";
@@ -68,6 +70,8 @@ settings! {
     max_palettes: usize = 64, Accepts::Whole { min: 1, max: MAX_PALETTES as u64 };
     /// Most outputs (format and size) a job may ask of every variation.
     max_outputs: usize = 16, Accepts::Whole { min: 1, max: 256 };
+    /// Most effects a job may have.
+    max_effects: usize = 16, Accepts::Whole { min: 0, max: 256 };
     /// Most iterations of k-means; it stops earlier once nothing moves.
     kmeans_max_iterations: u32 = 50, Accepts::Whole { min: 1, max: 10_000 };
     /// Longest side in pixels of the sample that k-means sees. 0 takes every pixel.
@@ -126,6 +130,35 @@ settings! {
     queue_limit: usize = 1_024, Accepts::Whole { min: 1, max: 65_536 };
     /// Most work a job may ask for: million pixels of the base times palettes times outputs.
     max_work_megapixels: u64 = 20_000, Accepts::Whole { min: 1, max: 1 << 32 };
+    /// The model for background removal of jobs that name none: a preset (inspyrenet, inspyrenet-fast, birefnet, isnet, u2net, u2netp,
+    /// silueta) whose file CONCEPT_MODEL_PATH names, or a name from CONCEPT_MODELS. Unset: the only model of CONCEPT_MODELS,
+    /// else none.
+    model: Text = Text::default(), Accepts::Form("a model's name");
+    /// The ONNX file of CONCEPT_MODEL: a path, or gs://bucket/name.
+    model_path: Text = Text::default(), Accepts::Form("a path, or gs://bucket/name");
+    /// SHA-256 that the file of CONCEPT_MODEL_PATH must have. Unset: any file is taken, and its hash stands in manifests.
+    model_sha256: Sha256Hex = Sha256Hex::default(), Accepts::Form("64 hexadecimal digits");
+    /// More models, as a JSON array or the path of a file with one: name, preset, path, sha256, size, mean, std, filter, scale,
+    /// output, memory_mb.
+    models: Text = Text::default(), Accepts::Form("a JSON array, or the path of a file");
+    /// The shared library of ONNX Runtime, 1.22 or later. Unset: ORT_DYLIB_PATH, then libonnxruntime.so beside the program.
+    onnxruntime: Text = Text::default(), Accepts::Form("a path");
+    /// What runs models, in the order in which it is tried. TensorRT is only taken where its engines were built before.
+    execution_providers: Providers = Providers::all(), Accepts::Form("tensorrt, cuda and cpu, separated by commas");
+    /// Whether nothing but a GPU will do: without one the worker ends with an error instead of using the processor.
+    require_gpu: bool = false, Accepts::Words(&["true", "false"]);
+    /// Folder of what `concept-worker model build` makes, and of models fetched from Cloud Storage. Unset: nothing is built,
+    /// and fetched models are kept in the folder for temporary files.
+    model_cache: Text = Text::default(), Accepts::Form("a folder");
+    /// Whether the worker is ready only once its model is loaded. Without it, the model loads while the first jobs run; those
+    /// that need it wait.
+    model_before_ready: bool = false, Accepts::Words(&["true", "false"]);
+    /// Threads of a model on the processor. 0 takes one for each core.
+    model_threads: usize = 0, Accepts::Whole { min: 0, max: 256 };
+    /// Pictures that a model works on at once, each in a session with memory of its own.
+    model_sessions: usize = 1, Accepts::Whole { min: 1, max: 16 };
+    /// Pictures that may wait for a session; one more is refused, and its message delivered again.
+    model_queue: usize = 64, Accepts::Whole { min: 0, max: 65_536 };
     /// The subscription's ack deadline in seconds: what cannot be done within it is left to the next delivery.
     ack_deadline_seconds: u64 = 600, Accepts::Whole { min: 10, max: 600 };
     /// Deliveries after which a job that keeps failing for reasons outside it is recorded as failed. Only known where the
@@ -218,6 +251,8 @@ impl Config {
             max_outputs: self.max_outputs,
             gallery: true,
             upload_over: None,
+            max_effects: self.max_effects,
+            segmenter: Segmenter::default(),
         }
     }
 

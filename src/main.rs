@@ -25,6 +25,8 @@ fn main() -> ExitCode {
         Command::Pull(args) => cli::pull::pull(&args),
         // The worker on a file of jobs.
         Command::Batch(args) => cli::batch::batch(&args),
+        // The trained models at hand.
+        Command::Model(command) => cli::model::model(&command),
         // The picture's own palette.
         Command::Palette(args) => cli::palette::palette(&args),
         // The settings in force.

@@ -8,10 +8,10 @@ pub mod generator;
 use concept_worker::kernel::color::Rgb8;
 use concept_worker::kernel::image::{BaseImage, Rows};
 use concept_worker::kernel::palette::Palette;
-use concept_worker::pipeline::base::Base;
+use concept_worker::pipeline::base::{Base, Inputs};
 use concept_worker::pipeline::decode::{self, Limits};
 use concept_worker::pipeline::job::{
-    BackgroundRequest, Chroma, Effort, Format, Job, Mode, OutputRequest, PaletteRequest, PaletteSpec, RecolorRequest,
+    BackgroundRequest, Format, Job, Mode, OutputRequest, PaletteRequest, PaletteSpec, RecolorRequest,
 };
 use concept_worker::pipeline::palette_file;
 use concept_worker::pipeline::run::RunOptions;
@@ -70,7 +70,8 @@ pub fn decoded(source: &[u8]) -> BaseImage {
 
 /// A source, ready for palettes. No preview.
 pub fn base(source: &[u8]) -> Base {
-    Base::new(source, &run_options(), false, &Timings::default()).expect("the generator's pictures decode")
+    Base::new(Inputs { picture: source, fill: None }, &Default::default(), &run_options(), false, &Timings::default())
+        .expect("the generator's pictures decode")
 }
 
 /// The first `count` of sixteen palettes of five colours: seven brands, then the same with their channels rotated.
@@ -113,15 +114,7 @@ pub fn job(palettes: usize, format: Format) -> Job {
         background: BackgroundRequest::default(),
         effects: Vec::new(),
         steps: Vec::new(),
-        outputs: vec![OutputRequest {
-            format,
-            quality: None,
-            max_dimension: None,
-            lossless: false,
-            progressive: false,
-            chroma: Chroma::Auto,
-            effort: Effort::Fast,
-        }],
+        outputs: vec![OutputRequest::plain(format)],
         destination: None,
     }
 }

@@ -9,7 +9,7 @@ use concept_worker::kernel::dither::Dithered;
 use concept_worker::kernel::gather::Recolored;
 use concept_worker::kernel::image::{Raster, Rows};
 use concept_worker::kernel::palette::Palette;
-use concept_worker::pipeline::base::{Base, Models};
+use concept_worker::pipeline::base::{Base, Inputs, Models};
 use concept_worker::pipeline::decode::{Limits, decode};
 use concept_worker::pipeline::encode::{EncodeOptions, encode};
 use concept_worker::pipeline::job::{Dither, Format, Mode, RecolorRequest};
@@ -96,7 +96,7 @@ fuzz_target!(|bytes: &[u8]| {
     let (request, palette, mut raster) = (request(&mut bytes), palette(&mut bytes), picture(&mut bytes));
     let alphas: Vec<u8> = raster.pixels().iter().map(|p| (p >> 24) as u8).collect();
     let source = encoded(&mut raster, Format::Png);
-    let base = Base::new(&source, &OPTIONS, true, &Timings::default()).expect("our own PNG");
+    let base = Base::new(Inputs { picture: &source, fill: None }, &Default::default(), &OPTIONS, true, &Timings::default()).expect("our own PNG");
     let models = Models::new(&base, request.mode, std::iter::once(&palette), OPTIONS.kmeans_max_iterations);
     let made = Recoloring::new(&base, &models, &palette, &request, &Timings::default());
     assert_eq!(made.table.len(), base.full.image.colors().len() + 1);

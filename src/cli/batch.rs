@@ -17,6 +17,7 @@ pub fn batch(args: &BatchArgs) -> Result<ExitCode, CliError> {
     let shard = Shard::read(|name| std::env::var(name).ok()).map_err(CliError::Usage)?;
     let summary = stage.runtime.block_on(async {
         let worker = open(&stage.config, &stage.surroundings).await?;
+        worker.models().prepare().await.map_err(|error| CliError::Failed(error.to_string()))?;
         let jobs = match args.jobs.strip_prefix("gs://") {
             Some(_) => {
                 let location =

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use concept_worker::config::Config;
-use concept_worker::pipeline::job::{BackgroundAction, Job};
+use concept_worker::pipeline::base::Inputs;
+use concept_worker::pipeline::job::Job;
 use concept_worker::pipeline::manifest::{Manifest, Source, State, VariationEntry};
 use concept_worker::pipeline::run::{self, RunError, RunOptions};
 use indicatif::{HumanBytes, MultiProgress};
@@ -18,6 +19,8 @@ pub struct Run {
     pub job: Job,
     /// The picture's bytes.
     pub source: Vec<u8>,
+    /// The bytes of the picture that takes the background's place.
+    pub fill: Option<Vec<u8>>,
     /// The folder of the results; exists.
     pub out: PathBuf,
     pub options: RunOptions,
@@ -36,7 +39,8 @@ pub fn run(run: &Run, screen: &MultiProgress) -> Result<ExitCode, CliError> {
         rayon::current_num_threads()
     );
     let progress = Progress::new(screen, run.quiet || run.json);
-    let result = run::run(&run.job, &run.source, &run.out, &run.options, &|event| progress.observe(event));
+    let inputs = Inputs { picture: &run.source, fill: run.fill.as_deref() };
+    let result = run::run(&run.job, inputs, &run.out, &run.options, &|event| progress.observe(event));
     progress.finish();
     let manifest = result.map_err(|error| failure(&error, run.job.source.as_ref()))?;
     let code = report(&manifest, &run.out.display().to_string(), run.json, run.quiet)?;
@@ -50,6 +54,14 @@ pub fn run(run: &Run, screen: &MultiProgress) -> Result<ExitCode, CliError> {
 /// Prints the summary or the manifest of a job whose results lie in `place`, and errors. The exit code is 0 only when every
 /// variation was made.
 pub fn report(manifest: &Manifest, place: &str, json: bool, quiet: bool) -> Result<ExitCode, CliError> {
+    if let Some(background) = &manifest.background {
+        background.notes.iter().for_each(|text| note(&format!("note: {text}")));
+        // Nobody should find out by the time it takes that a GPU was not used.
+        if let (Some(model), Some(provider), false) = (&background.model, &background.provider, json || quiet) {
+            let why = background.provider_reason.as_deref().unwrap_or_default();
+            note(&format!("the model {model} ran on {provider} ({why})"));
+        }
+    }
     if let Some(error) = &manifest.error {
         note(&format!("error: {}: {}", manifest.source.uri, error.message));
     }
@@ -103,23 +115,4 @@ pub fn failure(error: &RunError, picture: &Path) -> CliError {
 pub fn source_input<'a>(argument: &'a str, config: &Config) -> Input<'a> {
     let too_large = "make it smaller or raise CONCEPT_MAX_SOURCE_BYTES";
     Input { argument, limit: config.max_source_bytes, too_large }
-}
-
-/// Refuses what the contract names and this version does not have, all of it at once.
-pub fn refuse_unavailable(job: &Job) -> Result<(), CliError> {
-    let wanted = [
-        (!job.effects.is_empty(), "effects are", "leave out --effect or the job's `effects`"),
-        (
-            job.background.action == BackgroundAction::Remove || job.background.matte,
-            "background removal is",
-            "leave out --remove-background or the job's `background`",
-        ),
-        (!job.steps.is_empty(), "remote model steps are", "leave out the job's `steps`"),
-    ];
-    let missing: Vec<String> = wanted
-        .iter()
-        .filter(|(asked, ..)| *asked)
-        .map(|(_, what, cure)| format!("{what} not available in this version yet; {cure}"))
-        .collect();
-    if missing.is_empty() { Ok(()) } else { Err(CliError::Usage(missing.join("\n       "))) }
 }

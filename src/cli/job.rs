@@ -9,19 +9,19 @@ use std::process::ExitCode;
 use concept_worker::config::{Config, StorageSetting};
 use concept_worker::pipeline::identity::{Identity, sha256_hex};
 use concept_worker::pipeline::job::{Job, MAX_JOB_BYTES};
+use concept_worker::pipeline::run;
 use concept_worker::service::failure::{Class, Failure};
 use concept_worker::service::worker::{Given, Keep, Surroundings};
 
 use super::finish::{self, Run};
 use super::input::{self, Input};
-use super::{CliError, JobArgs, start, worker};
+use super::{CliError, JobArgs, models, start, worker};
 
 /// Runs the command.
 pub fn job(args: &JobArgs) -> Result<ExitCode, CliError> {
     let (environment, screen) = start::start(&args.common)?;
     let config = environment.config;
     let job = read(&args.job)?;
-    finish::refuse_unavailable(&job)?;
     let storage = config.storage.clone().or_default(false);
     match (&storage, &args.out) {
         (StorageSetting::Memory, _) => {
@@ -36,18 +36,25 @@ pub fn job(args: &JobArgs) -> Result<ExitCode, CliError> {
         Some(_) => None,
         None => Some(destination(&job, &config)?),
     };
+    let mut options = config.run_options();
+    options.gallery = !args.show.no_gallery;
+    options.segmenter = models::segmenter(&config)?;
+    run::admit(&job, &options).map_err(|error| CliError::Usage(error.to_string()))?;
     let source = match is_far(&job.source, &storage) {
         true => fetch(&job.source, &config)?,
         false => read_source(&job, &config)?,
     };
+    let fill = match job.background.fill_picture() {
+        Some(address) if is_far(address, &storage) => Some(fetch(address, &config)?),
+        Some(address) => Some(finish::source_input("background.fill", &config).read(&source_path(address, &config)?)?),
+        None => None,
+    };
     let out = match (&args.out, destination) {
         (Some(out), _) => out.clone(),
-        (None, destination) => own_folder(&destination.unwrap_or_default(), &job, &source, &config)?,
+        (None, destination) => own_folder(&destination.unwrap_or_default(), &job, &source, fill.as_deref(), &config)?,
     };
     input::make_folder(if args.out.is_some() { "--out" } else { "destination" }, &out)?;
-    let mut options = config.run_options();
-    options.gallery = !args.show.no_gallery;
-    finish::run(&Run { job, source, out, options, json: args.show.json, quiet: args.common.quiet }, &screen)
+    finish::run(&Run { job, source, fill, out, options, json: args.show.json, quiet: args.common.quiet }, &screen)
 }
 
 /// The worker runs the job, and stores what it makes where the job says.
@@ -151,8 +158,15 @@ fn destination(job: &Job, config: &Config) -> Result<PathBuf, CliError> {
 }
 
 /// `<destination>/<user_id>/<job_id>`, as everywhere.
-fn own_folder(destination: &Path, job: &Job, source: &[u8], config: &Config) -> Result<PathBuf, CliError> {
-    let id = Identity::new(job, &sha256_hex(source), &config.run_options()).job_id;
+fn own_folder(
+    destination: &Path,
+    job: &Job,
+    source: &[u8],
+    fill: Option<&[u8]>,
+    config: &Config,
+) -> Result<PathBuf, CliError> {
+    let content = run::content_of(&sha256_hex(source), fill.map(sha256_hex).as_deref());
+    let id = Identity::new(job, &content, &config.run_options()).job_id;
     let id = input::parse_name(&id).map_err(|problem| CliError::Usage(format!("the job's job_id: it {problem}")))?;
     Ok(destination.join(job.user_id.as_deref().unwrap_or("_")).join(id))
 }

@@ -7,6 +7,8 @@ pub mod batch;
 mod finish;
 mod input;
 pub mod job;
+pub mod model;
+mod models;
 pub mod palette;
 mod progress;
 pub mod pull;
@@ -24,7 +26,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use concept_worker::kernel::harmony::MAX_HARMONIES;
 use concept_worker::kernel::palette::MAX_COLORS;
-use concept_worker::pipeline::job::{Chroma, Dither, Effort, Format, Mode};
+use concept_worker::pipeline::job::{Chroma, Dither, Effort, Fill, Format, Method, Mode};
 
 /// One base image in, every brand palette out.
 #[derive(Debug, Parser)]
@@ -48,6 +50,9 @@ pub enum Command {
     Pull(PullArgs),
     /// Run the worker on a file with one job a line, or on this task's share of it
     Batch(BatchArgs),
+    /// Look at the models for background removal, and build what loads faster on this machine
+    #[command(subcommand)]
+    Model(ModelCommand),
     /// Print a picture's own palette
     Palette(PaletteArgs),
     /// Print every CONCEPT_* variable: its value, its default, its meaning
@@ -83,6 +88,35 @@ pub struct RenderArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=65_535), help_heading = "Recolouring")]
     pub max_dimension: Option<u32>,
 
+    /// Cut the subject out: the cut-out, its matte, and the variations asked for without background
+    #[arg(long, help_heading = "Background")]
+    pub remove_background: bool,
+    /// How the subject is found [default: auto]
+    #[arg(long, value_enum, help_heading = "Background")]
+    pub method: Option<Method>,
+    /// The trained model to ask [default: CONCEPT_MODEL]
+    #[arg(long, value_name = "NAME", help_heading = "Background")]
+    pub model: Option<String>,
+    /// What takes the background's place: transparent, a colour, a palette role, blur, or a picture's path [default: transparent]
+    #[arg(long, value_name = "FILL", value_parser = render::parse_fill, help_heading = "Background")]
+    pub fill: Option<Fill>,
+    /// Drop specks and pinholes from the matte; soft edges stay soft
+    #[arg(long, help_heading = "Background")]
+    pub clean_edges: bool,
+    /// Leave the edges of a model's matte exactly as its package enlarges them
+    #[arg(long, help_heading = "Background")]
+    pub no_refine: bool,
+    /// Keep ground that the subject encloses, such as the inside of an O
+    #[arg(long, help_heading = "Background")]
+    pub keep_enclosed: bool,
+    /// Make the matte and nothing else
+    #[arg(long, conflicts_with_all = ["palettes", "generate", "effect", "fill"], help_heading = "Background")]
+    pub matte: bool,
+
+    /// An effect: enhanced-bw, pop-art, dither or color, with parameters as in dither:levels=4,algorithm=bayer; may be repeated
+    #[arg(long, value_name = "NAME", help_heading = "Effects")]
+    pub effect: Vec<String>,
+
     /// Format of the results; may be repeated [default: CONCEPT_OUTPUT_FORMAT]
     #[arg(short, long, value_enum, value_delimiter = ',', help_heading = "Outputs")]
     pub format: Vec<Format>,
@@ -111,12 +145,6 @@ pub struct RenderArgs {
     /// Whose job it is, in the manifest
     #[arg(long, value_name = "ID", value_parser = input::parse_name, help_heading = "Record")]
     pub user_id: Option<String>,
-
-    // Flags of the contract that this version refuses with a reason instead of calling them unknown.
-    #[arg(long, value_name = "NAME", hide = true)]
-    pub effect: Vec<String>,
-    #[arg(long, hide = true)]
-    pub remove_background: bool,
 
     #[command(flatten)]
     pub show: ShowArgs,
@@ -157,6 +185,23 @@ pub struct BatchArgs {
     /// The jobs, one JSON object a line: a file, gs://bucket/name, or `-` for standard input
     #[arg(value_name = "JOBS.ndjson")]
     pub jobs: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ModelCommand {
+    /// Load a model and say what runs it, and why
+    Check(ModelArgs),
+    /// Build TensorRT engines and an optimised copy of a model into CONCEPT_MODEL_CACHE, on the machine that will use them
+    Build(ModelArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct ModelArgs {
+    /// The model [default: CONCEPT_MODEL]
+    #[arg(long, value_name = "NAME")]
+    pub model: Option<String>,
+    #[command(flatten)]
+    pub common: CommonArgs,
 }
 
 #[derive(Debug, Args)]

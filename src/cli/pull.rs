@@ -21,6 +21,7 @@ pub fn pull(args: &PullArgs) -> Result<ExitCode, CliError> {
     options.grace = Duration::from_secs(config.shutdown_seconds);
     let summary = stage.runtime.block_on(async {
         let worker = open(config, &stage.surroundings).await?;
+        worker.models().prepare().await.map_err(|error| CliError::Failed(error.to_string()))?;
         // Twice as many as compute: while some wait for storage, others have their turn. Memory is admission's affair.
         options.max_outstanding_messages = 2 * worker.processors();
         tracing::info!(subscription, outstanding = options.max_outstanding_messages, "pulling");

@@ -1,18 +1,20 @@
 //! `render`: flags and a picture in, a [`Job`] out.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use concept_worker::config::Config;
 use concept_worker::kernel::palette::Palette;
 use concept_worker::pipeline::job::{
-    BackgroundAction, BackgroundRequest, EffectRequest, Format, GenerateRequest, Job, Mode, OutputRequest,
+    BackgroundAction, BackgroundRequest, EffectRequest, Fill, Format, GenerateRequest, Job, Mode, OutputRequest,
     PaletteRequest, PaletteSpec, RecolorRequest,
 };
 use concept_worker::pipeline::palette_file;
+use concept_worker::pipeline::run;
 
 use super::finish::{self, Run};
 use super::input::{self, Input};
-use super::{CliError, RenderArgs, note, start};
+use super::{CliError, RenderArgs, models, note, start};
 
 /// Palettes that are made when none are asked for: the customary seven.
 const GENERATED: u32 = 7;
@@ -23,17 +25,20 @@ pub fn render(args: &RenderArgs) -> Result<ExitCode, CliError> {
     let config = environment.config;
     let job = job(args, &config)?;
     job.validate().map_err(|error| CliError::Usage(error.to_string()))?;
-    finish::refuse_unavailable(&job)?;
     if let (PaletteRequest::Generate(request), None, false) = (&job.palettes, args.generate, args.common.quiet) {
         note(&format!("no --palettes given: making {} from the picture's own colours", request.generate));
     }
-    let source = finish::source_input("IMAGE", &config).read(&args.image)?;
-    input::make_folder("--out", &args.out)?;
     let mut options = config.run_options();
     options.max_dimension = args.max_dimension.unwrap_or(options.max_dimension);
     options.gallery = !args.show.no_gallery;
+    options.segmenter = models::segmenter(&config)?;
+    run::admit(&job, &options).map_err(|error| CliError::Usage(error.to_string()))?;
+    let source = finish::source_input("IMAGE", &config).read(&args.image)?;
+    let fill = job.background.fill_picture().map(|path| finish::source_input("--fill", &config).read(Path::new(path)));
+    let fill = fill.transpose()?;
+    input::make_folder("--out", &args.out)?;
     let quiet = args.common.quiet;
-    finish::run(&Run { job, source, out: args.out.clone(), options, json: args.show.json, quiet }, &screen)
+    finish::run(&Run { job, source, fill, out: args.out.clone(), options, json: args.show.json, quiet }, &screen)
 }
 
 /// The job that the flags describe. Reads the palette files.
@@ -41,19 +46,89 @@ fn job(args: &RenderArgs, config: &Config) -> Result<Job, CliError> {
     if args.dither.is_some() && args.mode != Mode::Exact {
         return Err(CliError::Usage("--dither acts only in mode exact; add --mode exact or leave it out".into()));
     }
-    let action = if args.remove_background { BackgroundAction::Remove } else { BackgroundAction::Keep };
     Ok(Job {
         job_id: args.job_id.clone(),
         user_id: args.user_id.clone(),
         source: args.image.display().to_string(),
         palettes: palettes(args, config)?,
         recolor: RecolorRequest { mode: args.mode, strength: args.strength, dither: args.dither.unwrap_or_default() },
-        background: BackgroundRequest { action, ..Default::default() },
-        effects: args.effect.iter().cloned().map(EffectRequest::Name).collect(),
+        background: background(args)?,
+        effects: args.effect.iter().map(|text| effect(text)).collect::<Result<_, _>>()?,
         steps: Vec::new(),
         outputs: outputs(args, config)?,
         destination: None,
     })
+}
+
+/// What the flags say of the background. A flag that acts only where it is removed is refused where it is not.
+fn background(args: &RenderArgs) -> Result<BackgroundRequest, CliError> {
+    let asked = args.remove_background || args.matte;
+    for (given, flag) in [
+        (args.method.is_some(), "--method"),
+        (args.model.is_some(), "--model"),
+        (args.fill.is_some(), "--fill"),
+        (args.clean_edges, "--clean-edges"),
+        (args.no_refine, "--no-refine"),
+        (args.keep_enclosed, "--keep-enclosed"),
+    ] {
+        if given && !asked {
+            return Err(CliError::Usage(format!(
+                "{flag} acts only with --remove-background; add it, or leave {flag} out"
+            )));
+        }
+    }
+    Ok(BackgroundRequest {
+        action: if args.remove_background { BackgroundAction::Remove } else { BackgroundAction::Keep },
+        method: args.method,
+        model: args.model.clone(),
+        fill: args.fill.clone(),
+        clean: args.clean_edges,
+        refine: !args.no_refine,
+        enclosed: !args.keep_enclosed,
+        matte: args.matte,
+    })
+}
+
+/// An effect as written: `NAME`, or `NAME:parameter=value,…` with JSON values or plain words.
+fn effect(text: &str) -> Result<EffectRequest, CliError> {
+    let Some((name, list)) = text.split_once(':') else { return Ok(EffectRequest::Name(text.to_owned())) };
+    let mut params = serde_json::Map::new();
+    for pair in parameters(list) {
+        let Some((key, value)) = pair.split_once('=') else {
+            return Err(CliError::Usage(format!(
+                "--effect {text}: {pair:?} is no parameter; write {name}:parameter=value, separated by commas"
+            )));
+        };
+        let value = value.trim();
+        let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+        if params.insert(key.trim().to_owned(), value).is_some() {
+            return Err(CliError::Usage(format!("--effect {text}: {} is given twice; keep one", key.trim())));
+        }
+    }
+    Ok(EffectRequest::WithParams { name: name.to_owned(), params })
+}
+
+/// Parts between commas that are not within brackets.
+fn parameters(list: &str) -> Vec<&str> {
+    let (mut parts, mut depth, mut start) = (Vec::new(), 0usize, 0);
+    for (at, c) in list.char_indices() {
+        match c {
+            '[' => depth += 1,
+            ']' => depth = depth.saturating_sub(1),
+            ',' if depth == 0 => {
+                parts.push(&list[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(&list[start..]);
+    parts
+}
+
+/// Reads `--fill`.
+pub fn parse_fill(text: &str) -> Result<Fill, String> {
+    Fill::try_from(text.to_owned())
 }
 
 fn palettes(args: &RenderArgs, config: &Config) -> Result<PaletteRequest, CliError> {
@@ -64,6 +139,11 @@ fn palettes(args: &RenderArgs, config: &Config) -> Result<PaletteRequest, CliErr
         ))
     };
     if args.palettes.is_empty() {
+        // Whoever asks for something else gets that, and palettes only when asked for.
+        let other = args.remove_background || args.matte || !args.effect.is_empty();
+        if other && args.generate.is_none() {
+            return Ok(PaletteRequest::List(Vec::new()));
+        }
         let generate = args.generate.unwrap_or_else(|| GENERATED.min(u32::try_from(most).unwrap_or(GENERATED)));
         if generate as usize > most {
             return Err(too_many("--generate", generate as usize));
@@ -190,7 +270,7 @@ mod tests {
     use clap::Parser;
     use concept_worker::kernel::color::Rgb8;
     use concept_worker::kernel::palette::Role;
-    use concept_worker::pipeline::job::{Chroma, Dither};
+    use concept_worker::pipeline::job::{Chroma, Dither, Method};
 
     use super::*;
     use crate::cli::{Arguments, Command};
@@ -216,6 +296,29 @@ mod tests {
         assert_eq!(job.palettes, PaletteRequest::Generate(GenerateRequest { generate: 3 }));
         assert_eq!(job.recolor, RecolorRequest { mode: Mode::Exact, strength: 0.5, dither: Dither::BlueNoise });
         assert_eq!((job.job_id.as_deref(), job.user_id.as_deref()), (Some("j"), Some("u")));
+    }
+
+    #[test]
+    fn flags_of_background_and_effects_reach_the_job_and_palettes_are_made_only_when_asked_for() {
+        let job = job_of(&[
+            "--remove-background",
+            "--method",
+            "classic",
+            "--fill",
+            "#ffffff",
+            "--clean-edges",
+            "--keep-enclosed",
+            "--effect",
+            "popart",
+            "--effect",
+            "dither:levels=4,algorithm=bayer,palette=[\"#000\",\"#fff\"]",
+        ]);
+        let expected = r##"{"source": "a.png", "background": {"action": "remove", "method": "classic", "fill": "#FFFFFF", "clean": true,
+            "enclosed": false}, "effects": ["popart", {"name": "dither", "params": {"levels": 4, "algorithm": "bayer",
+            "palette": ["#000", "#fff"]}}]}"##;
+        assert_eq!(job, serde_json::from_str(expected).unwrap());
+        assert_eq!(job_of(&["--matte", "--method", "auto"]).background.method, Some(Method::Auto));
+        assert!(job_of(&["--effect", "color", "--generate", "2"]).palettes != PaletteRequest::default());
     }
 
     #[test]

@@ -31,9 +31,22 @@ pub fn serve(args: &ServeArgs) -> Result<ExitCode, CliError> {
         let ready_ms = started.elapsed().as_secs_f64() * 1e3;
         log::started(ready_ms, limit.bytes, limit.found_in, worker.processors());
         let router = server::router(worker.clone(), auth, started);
-        server::run(listener, router, worker, asked_to_stop())
+        let models = worker.models().clone();
+        models.load_in_background();
+        let mut hopeless = None;
+        let stop = async {
+            tokio::select! {
+                () = asked_to_stop() => (),
+                error = models.hopeless() => hopeless = Some(error),
+            }
+        };
+        server::run(listener, router, worker, stop)
             .await
-            .map_err(|error| CliError::Failed(format!("the server ended: {error}")))
+            .map_err(|error| CliError::Failed(format!("the server ended: {error}")))?;
+        match hopeless {
+            None => Ok(()),
+            Some(error) => Err(CliError::Failed(error.to_string())),
+        }
     })?;
     // What still computes is of jobs that are left to the next delivery.
     stage.runtime.shutdown_background();

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::pipeline::segment::runtime::Provider;
+
 /// How much is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -263,8 +265,33 @@ list! {
     }
 }
 list! {
+    /// Execution providers, in the order in which they are tried.
+    Providers, |item| Provider::ALL.iter().any(|provider| provider.name() == item)
+}
+text! {
+    /// A SHA-256, hexadecimal.
+    Sha256Hex, |text| text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit())
+}
+list! {
     /// Service accounts.
     Accounts, |item| item.split_once('@').is_some_and(|(name, host)| !name.is_empty() && host.contains('.'))
+}
+
+impl Providers {
+    /// All of them.
+    pub fn all() -> Self {
+        Self(Provider::ALL.iter().map(|provider| provider.name().to_owned()).collect())
+    }
+
+    /// In order, each once.
+    pub fn get(&self) -> Vec<Provider> {
+        let mut providers = Vec::new();
+        for item in &self.0 {
+            let found = Provider::ALL.into_iter().find(|provider| provider.name() == item);
+            providers.extend(found.filter(|provider| !providers.contains(provider)));
+        }
+        providers
+    }
 }
 
 impl WebAddress {

@@ -125,6 +125,12 @@ impl Admission {
         Ok(())
     }
 
+    /// Gives jobs back what [`Self::set_aside`] took from them.
+    pub fn give_back(&self, bytes: u64) {
+        self.shared.capacity.fetch_add(bytes, Ordering::SeqCst);
+        self.shared.changed.notify_one();
+    }
+
     /// Takes a place in the queue.
     ///
     /// # Errors

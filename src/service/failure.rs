@@ -52,6 +52,12 @@ pub enum Class {
     StorageUnavailable,
     /// The host of the source failed.
     SourceUnavailable,
+    /// A model, its file or the library that runs it cannot be had.
+    ModelUnavailable,
+    /// Memory ran out while a model ran, or its device was lost.
+    ModelFailed,
+    /// A model put out what is no map.
+    ModelOutput,
     /// The delivery's time ran out.
     Deadline,
     /// The queue is full.
@@ -64,7 +70,7 @@ pub enum Class {
 
 impl Class {
     /// Every class.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 21] = [
         Self::BadMessage,
         Self::BadJob,
         Self::BadSource,
@@ -79,6 +85,9 @@ impl Class {
         Self::RetriesExhausted,
         Self::StorageUnavailable,
         Self::SourceUnavailable,
+        Self::ModelUnavailable,
+        Self::ModelFailed,
+        Self::ModelOutput,
         Self::Deadline,
         Self::Busy,
         Self::Draining,
@@ -122,6 +131,11 @@ impl Class {
             Self::RetriesExhausted => ("retries-exhausted", Acknowledge, 503),
             Self::StorageUnavailable => ("storage-unavailable", Unavailable, 503),
             Self::SourceUnavailable => ("source-unavailable", Unavailable, 503),
+            // Whoever runs the worker can mend it before the next delivery.
+            Self::ModelUnavailable => ("model-unavailable", Unavailable, 503),
+            Self::ModelFailed => ("model-failed", Unavailable, 503),
+            // The same picture gives the same.
+            Self::ModelOutput => ("model-output", Acknowledge, 422),
             Self::Deadline => ("deadline", Unavailable, 503),
             Self::Busy => ("busy", Disposition::Busy, 429),
             Self::Draining => ("draining", Unavailable, 503),

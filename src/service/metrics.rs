@@ -19,6 +19,7 @@ use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 
 use crate::pipeline::job::Mode;
+use crate::pipeline::segment::runtime::Provider;
 
 use super::log::{JobLine, Outcome, mode_name};
 use features::Features;
@@ -59,6 +60,8 @@ struct Shared {
     deliveries: Family<One, Counter>,
     jobs: Family<Two, Counter>,
     variations: Family<One, Counter>,
+    backgrounds: Family<Two, Counter>,
+    model_provider: Family<One, Gauge>,
     stage_seconds: Family<Two, Histogram>,
     job_seconds: Family<One, Histogram>,
     first_variation_seconds: Histogram,
@@ -147,6 +150,8 @@ impl Metrics {
             deliveries: Family::default(),
             jobs: Family::default(),
             variations: Family::default(),
+            backgrounds: Family::default(),
+            model_provider: Family::default(),
             stage_seconds: Family::new_with_constructor(seconds),
             job_seconds: Family::new_with_constructor(seconds),
             first_variation_seconds: seconds(),
@@ -197,6 +202,12 @@ impl Metrics {
             let counts = matches!(job.outcome, Outcome::Complete | Outcome::Partial | Outcome::Failed);
             self.variations(result, if counts && !job.cached { count } else { 0 });
         }
+        if let Some(method) = &job.background {
+            // A closed set, whatever a manifest says.
+            let known = ["alpha", "classic", "model", "none"].into_iter().find(|known| known == method);
+            let sure = if job.background_flagged { "false" } else { "true" };
+            shared.backgrounds.get_or_create(&[("method", known.unwrap_or("other")), ("sure", sure)]).inc();
+        }
         let success = matches!(job.outcome, Outcome::Complete | Outcome::Duplicate);
         (if success { &shared.succeeded } else { &shared.errors }).fetch_add(1, Ordering::Relaxed);
         if job.cached {
@@ -214,6 +225,13 @@ impl Metrics {
             if stage != "total" {
                 self.stage(stage, job.mode, ms / 1000.0);
             }
+        }
+    }
+
+    /// The default model runs on this provider; on none while it is not loaded.
+    pub fn model_provider(&self, provider: Option<&'static str>) {
+        for known in Provider::ALL.map(Provider::name) {
+            self.shared.model_provider.get_or_create(&[("provider", known)]).set((provider == Some(known)).into());
         }
     }
 
@@ -332,6 +350,12 @@ impl Shared {
         r.register("deliveries", "Messages dealt with, by outcome", self.deliveries.clone());
         r.register("jobs", "Jobs that ended, by outcome and mode", self.jobs.clone());
         r.register("variations", "Variations, by what became of them", self.variations.clone());
+        r.register(
+            "backgrounds",
+            "Backgrounds looked at, by method and whether that was sure",
+            self.backgrounds.clone(),
+        );
+        r.register("model_provider", "What runs the model: 1 for the one that does", self.model_provider.clone());
         r.register("stage_seconds", "Time of a stage, summed over threads", self.stage_seconds.clone());
         r.register("job_seconds", "Time from a job's arrival to its end", self.job_seconds.clone());
         let first = "Time from a job's arrival until its first variation is stored";

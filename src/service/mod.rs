@@ -13,6 +13,7 @@ pub mod jobs;
 pub mod log;
 pub mod memory;
 pub mod metrics;
+pub mod models;
 pub mod publish;
 pub mod pull;
 pub mod server;

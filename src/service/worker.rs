@@ -32,6 +32,7 @@ use super::jobs::{Jobs, Status};
 use super::log::{self, JobLine};
 use super::memory::{self, MemoryLimit};
 use super::metrics::Metrics;
+use super::models::Models;
 use super::publish::Publisher;
 use super::source::{SourceAddress, Sources};
 use super::storage::{Location, Storage};
@@ -78,6 +79,7 @@ struct Shared {
     jobs: Jobs,
     metrics: Metrics,
     publisher: Publisher,
+    models: Models,
     /// Since when no job is begun, and until when those that run have time.
     drain: Mutex<Option<Instant>>,
     running: AtomicUsize,
@@ -353,6 +355,11 @@ impl Worker {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         self.shared.publisher.flush().await;
+    }
+
+    /// The trained models.
+    pub fn models(&self) -> &Models {
+        &self.shared.models
     }
 
     /// A picture from where jobs may read them.

@@ -2,6 +2,7 @@
 //!
 //! Every one has a field `event` that names its kind.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -98,6 +99,12 @@ pub struct JobLine {
     pub cold_start: bool,
     /// The recolouring mode.
     pub mode: Option<Mode>,
+    /// What became of the background, where it was asked for: `alpha`, `classic`, `model` or `none`.
+    pub background: Option<Cow<'static, str>>,
+    /// Whether nothing was sure about the background.
+    pub background_flagged: bool,
+    /// What the model ran on.
+    pub provider: Option<Cow<'static, str>>,
 }
 
 impl JobLine {
@@ -157,6 +164,9 @@ pub fn job_line(job: &JobLine) {
                 rss_bytes = job.rss_bytes,
                 cold_start = job.cold_start,
                 mode = mode_name(job.mode),
+                background = job.background.as_deref(),
+                background_flagged = job.background.as_ref().map(|_| job.background_flagged),
+                provider = job.provider.as_deref(),
                 "{}",
                 job.message()
             )

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use tokio::time::timeout;
 
 use super::{BODY_TIMEOUT, Face, reply};
-use crate::pipeline::job::{Job, MAX_JOB_BYTES};
+use crate::pipeline::job::{BackgroundAction, Job, MAX_JOB_BYTES};
 use crate::pipeline::manifest::State as Outcome;
 use crate::pipeline::run;
 use crate::service::failure::{Class, Failure};
@@ -33,7 +33,9 @@ pub async fn render(State(face): State<Face>, request: Request) -> Response {
         Ok(read) => read,
         Err(response) => return response,
     };
-    let files = run::object_names(&job, face.worker.options()).len();
+    // A cut-out is one picture, though its matte is made beside it.
+    let names = run::object_names(&job, face.worker.options());
+    let files = names.len() - usize::from(job.background.action == BackgroundAction::Remove && !job.background.matte);
     let keep = match (wants_picture, files) {
         (false, _) => Keep::Stored,
         (true, 1) => Keep::Picture,

@@ -123,14 +123,19 @@ async fn health(State(face): State<Face>) -> Response {
 async fn ready(State(face): State<Face>) -> Response {
     let occupancy = face.worker.occupancy();
     let draining = face.worker.is_draining();
-    let body = json!({
-        "ready": !draining,
+    let loading = face.worker.models().holds_back();
+    let ready = !draining && !loading;
+    let mut body = json!({
+        "ready": ready,
         "draining": draining,
         "running": face.worker.running(),
         "waiting": occupancy.waiting,
         "memory": {"capacity_bytes": occupancy.capacity, "promised_bytes": occupancy.promised},
     });
-    let status = if draining { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    if let Some(model) = face.worker.models().report() {
+        body["model"] = model;
+    }
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, axum::Json(body)).into_response()
 }
 
@@ -195,6 +200,9 @@ async fn schema() -> Response {
 
 fn snapshot(face: &Face) {
     let occupancy = face.worker.occupancy();
+    if let Some((_, provider)) = face.worker.models().in_use() {
+        face.worker.metrics().model_provider(provider);
+    }
     face.worker.metrics().observe(&Now {
         queue_depth: occupancy.waiting as u64,
         jobs_running: face.worker.running() as u64,

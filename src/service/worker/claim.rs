@@ -32,6 +32,8 @@ pub struct Claim<'a> {
     /// What is in the job's place.
     pub found: Existing,
     pub picture: Picture,
+    /// The picture that takes the background's place.
+    pub fill: Option<Box<OpenSource>>,
     pub keep: Keep,
     pub clock: Clock,
     pub entry: Entry,
@@ -108,7 +110,13 @@ impl Worker {
                 (None, None) => Ok(self.shared.sources.given(Vec::new())),
             }
         };
-        let (found, opened) = clock.in_time(async { tokio::join!(look, open) }).await?;
+        let open_fill = async {
+            match &plan.fill {
+                Some(address) => self.shared.sources.open(address, None).await.map(|fill| Some(Box::new(fill))),
+                None => Ok(None),
+            }
+        };
+        let (found, opened, fill) = clock.in_time(async { tokio::join!(look, open, open_fill) }).await?;
         let mut found = found?;
         let source = match opened {
             Ok(source) => source,
@@ -123,6 +131,11 @@ impl Worker {
                 return Err(error.into());
             }
         };
+        let fill = fill.map_err(|error| {
+            let failure = Failure::from(error);
+            Failure::new(failure.class, format!("background.fill: {}", failure.message))
+        })?;
+        facts.fill_generation = fill.as_ref().and_then(|fill| fill.generation.clone());
         facts.generation = source.generation.clone();
         facts.source_bytes = source.size.unwrap_or(0);
 
@@ -136,7 +149,7 @@ impl Worker {
             }
         };
         facts.fetched += fetching.elapsed();
-        let identity = Identity::new(&plan.job, facts.tag(), self.options());
+        let identity = Identity::new(&plan.job, &facts.tag(), self.options());
         let folder = folder_of(&identity.job_id);
         facts.job_id = Some(identity.job_id.clone());
         facts.key = Some(identity.key.clone());
@@ -160,6 +173,7 @@ impl Worker {
             folder,
             found,
             picture,
+            fill,
             keep,
             clock,
             entry,

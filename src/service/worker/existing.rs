@@ -9,7 +9,7 @@ use super::uploads::{Shelf, create_or_adopt};
 use crate::pipeline::identity::{Identity, sha256_hex};
 use crate::pipeline::job::Job;
 use crate::pipeline::manifest::{Manifest, State};
-use crate::pipeline::run::RunOptions;
+use crate::pipeline::run::{RunOptions, content_of};
 use crate::service::failure::{Class, Failure};
 use crate::service::storage::{Location, ObjectKey, ObjectKind, Precondition, Storage, StorageError};
 
@@ -85,7 +85,7 @@ pub struct Aside<'a> {
 pub fn is_of(job: &Job, manifest: &Manifest, options: &RunOptions) -> bool {
     let source = &manifest.source;
     let tag = if source.generation.is_empty() { &source.sha256 } else { &source.generation };
-    Identity::new(job, tag, options).key == manifest.key
+    Identity::new(job, &content_of(tag, source.fill_generation.as_deref()), options).key == manifest.key
 }
 
 /// Writes a job's manifest, over the record of an earlier failure if there is one. Returns the manifest that is there then,

@@ -19,6 +19,7 @@ use crate::pipeline::variation;
 use crate::service::admission::{Permit, Place};
 use crate::service::failure::{Class, Failure};
 use crate::service::jobs::{Entry, Stage};
+use crate::service::source::OpenSource;
 use crate::service::storage::{Location, Stat};
 
 /// Requests for stored files that are under way at once when a job is resumed.
@@ -31,6 +32,8 @@ pub struct Production {
     pub folder: Location,
     pub found: Existing,
     pub bytes: Vec<u8>,
+    /// The picture that takes the background's place.
+    pub fill: Option<Vec<u8>>,
     /// SHA-256 of the bytes, where it is known already.
     pub sha256: Option<String>,
     pub probe: Probe,
@@ -49,8 +52,21 @@ impl Worker {
     /// # Errors
     /// [`Failure`]; nothing has been stored yet.
     pub(super) async fn fetch(&self, claim: Claim<'_>, facts: &mut Facts) -> Result<Production, Failure> {
-        let Claim { plan, identity, folder, found, mut picture, keep, clock, entry, place, opener, permit, may_resume } =
-            claim;
+        let Claim {
+            plan,
+            identity,
+            folder,
+            found,
+            mut picture,
+            mut fill,
+            keep,
+            clock,
+            entry,
+            place,
+            opener,
+            permit,
+            may_resume,
+        } = claim;
         let waited = Instant::now();
         let header = match &mut picture {
             Picture::Whole(whole) => self.probe(&whole.bytes, true)?,
@@ -60,12 +76,16 @@ impl Worker {
                 self.probe(source.head().await?, whole)?
             }
         };
+        let behind = match &mut fill {
+            Some(fill) => clock.in_time(self.behind(fill)).await??,
+            None => 0,
+        };
         entry.stage(Stage::Queued);
         let mut permit = match (&header, permit) {
             (_, Some(permit)) => permit,
             (Some(probe), None) => {
                 self.check_work(probe, &plan)?;
-                let peak = self.peak(probe, facts.source_bytes, &plan);
+                let peak = behind + self.peak(probe, facts.source_bytes, &plan);
                 clock.in_time(self.shared.admission.acquire(peak)).await??
             }
             // The header lies behind a large block of metadata: it is all read before it is known what it takes.
@@ -89,8 +109,14 @@ impl Worker {
                 Ok(HashMap::new())
             }
         };
-        let (read, stored) = clock.in_time(async { tokio::join!(read, stored) }).await?;
-        let ((bytes, sha256), stored) = (read?, stored?);
+        let read_fill = async {
+            match fill {
+                Some(fill) => fill.whole().await.map(Some).map_err(Failure::from),
+                None => Ok(None),
+            }
+        };
+        let (read, stored, fill) = clock.in_time(async { tokio::join!(read, stored, read_fill) }).await?;
+        let ((bytes, sha256), stored, fill) = (read?, stored?, fill?);
         facts.source_bytes = bytes.len() as u64;
         let header = match header {
             Some(probe) => Some(probe),
@@ -98,7 +124,7 @@ impl Worker {
         };
         let probe = header.ok_or_else(|| Failure::new(Class::BrokenPicture, "source: the picture has no header"))?;
         self.check_work(&probe, &plan)?;
-        let needed = self.peak(&probe, facts.source_bytes, &plan);
+        let needed = behind + self.peak(&probe, facts.source_bytes, &plan);
         clock.in_time(self.shared.admission.grow(&mut permit, needed)).await??;
         facts.fetched += fetching.elapsed();
         facts.adopted = stored.len();
@@ -111,6 +137,7 @@ impl Worker {
             folder,
             found,
             bytes,
+            fill,
             sha256,
             probe,
             permit,
@@ -131,6 +158,20 @@ impl Worker {
             Err(error) => {
                 let class = Class::of(error.class()).unwrap_or(Class::BrokenPicture);
                 Err(Failure::new(class, run::explain(error.to_string(), error.class())))
+            }
+        }
+    }
+
+    /// Bytes that the picture behind takes: its file, its raster, and what decoding it takes.
+    async fn behind(&self, fill: &mut OpenSource) -> Result<u64, Failure> {
+        let size = fill.size.unwrap_or(0);
+        let whole = fill.is_whole();
+        match self.probe(fill.head().await?, whole)? {
+            Some(probe) => Ok(size + probe.peak_bytes + 3 * u64::from(probe.width) * u64::from(probe.height)),
+            None => {
+                let message =
+                    "background.fill: the picture's header lies behind a large block of metadata; save it without";
+                Err(Failure::new(Class::BrokenPicture, message))
             }
         }
     }

@@ -52,6 +52,11 @@ impl About<'_> {
                     (false, State::Failed) => Outcome::Failed,
                 };
                 line.variations = manifest.variations.len() as u64;
+                if let Some(background) = manifest.background.as_ref().filter(|_| !finished.duplicate) {
+                    line.background = Some(background.method.clone().into());
+                    line.background_flagged = background.flagged;
+                    line.provider = background.provider.clone().map(Into::into);
+                }
                 line.failed = manifest.variations.iter().filter(|entry| entry.error.is_some()).count() as u64;
                 if !finished.duplicate {
                     line.output_bytes = manifest

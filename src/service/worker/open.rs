@@ -12,6 +12,7 @@ use super::{Shared, Worker};
 use crate::config::{Config, StorageSetting};
 use crate::kernel::color::Rgb8;
 use crate::kernel::image::Raster;
+use crate::pipeline::base::Inputs;
 use crate::pipeline::encode::{self, EncodeOptions};
 use crate::pipeline::identity::{Identity, sha256_hex};
 use crate::pipeline::job::{Format, Job};
@@ -25,10 +26,11 @@ use crate::service::jobs::Jobs;
 use crate::service::log;
 use crate::service::memory;
 use crate::service::metrics::Metrics;
+use crate::service::models::{self, Models};
 use crate::service::publish::Publisher;
 use crate::service::source::web::WebSources;
 use crate::service::source::{Allowed, Sources};
-use crate::service::storage::{Location, Storage, StorageOptions};
+use crate::service::storage::Location;
 
 /// Sources that may be open before they have memory of their own. Each holds its first quarter of a megabyte.
 const OPENERS: usize = 16;
@@ -50,6 +52,8 @@ pub struct Surroundings {
     pub pubsub_emulator: Option<String>,
     /// The project.
     pub project: Option<String>,
+    /// ORT_DYLIB_PATH: the shared library of ONNX Runtime, where the settings name none.
+    pub onnxruntime: Option<String>,
 }
 
 impl Surroundings {
@@ -61,6 +65,7 @@ impl Surroundings {
             storage_emulator: set("STORAGE_EMULATOR_HOST"),
             pubsub_emulator: set("PUBSUB_EMULATOR_HOST"),
             project: set("GOOGLE_CLOUD_PROJECT"),
+            onnxruntime: set("ORT_DYLIB_PATH"),
         }
     }
 
@@ -117,14 +122,8 @@ impl Worker {
     /// A text that names what is missing or wrong.
     pub async fn open(config: &Config, surroundings: &Surroundings, metrics: Metrics) -> Result<Self, String> {
         let setting = config.storage.clone().or_default(surroundings.on_cloud_run());
-        let rules = rules(config, &setting)?;
-        let storage = Storage::open(&StorageOptions {
-            setting: setting.clone(),
-            emulator: surroundings.storage_emulator.clone(),
-            write_timeout: Duration::from_secs(config.upload_timeout_seconds),
-            read_timeout: Duration::from_secs(config.download_timeout_seconds),
-        })
-        .await?;
+        let mut rules = rules(config, &setting)?;
+        let storage = models::storage(config, surroundings).await?;
         let allowed = allowed_sources(config, &setting)?;
         let time_limit = Duration::from_secs(config.download_timeout_seconds);
         let web = WebSources::new(&config.source_hosts, time_limit)?;
@@ -154,6 +153,10 @@ impl Worker {
         };
         let processors = if config.threads == 0 { memory::cpu_quota() } else { config.threads };
         let admission = Admission::start(budget, meter);
+        let program = std::env::current_exe().ok();
+        let runtime = config.runtime_options(surroundings.onnxruntime.as_ref().map(Into::into), program.as_deref());
+        let models = Models::new(config, runtime, storage.clone(), admission.clone())?;
+        rules.options.segmenter = models.segmenter().clone();
         let capacity = admission.occupancy().capacity;
         tracing::info!(storage = String::from(setting), capacity_bytes = capacity, "the worker is open");
         let worker = Self {
@@ -168,6 +171,7 @@ impl Worker {
                 jobs,
                 metrics,
                 publisher,
+                models,
                 drain: Mutex::new(None),
                 running: AtomicUsize::new(0),
                 warm: AtomicBool::new(false),
@@ -241,7 +245,8 @@ pub async fn tiny_job(lanes: &Lanes) -> Result<(), Failure> {
     let identity = Identity::new(&job, "", &options);
     let work = move || {
         let hand_over = HandOver { start: &|_| Start::Make, take: &|_| Ok(()) };
-        run::make(&job, &identity, &source, sha256_hex(&source), hand_over, &options, &|_| ())
+        let inputs = Inputs { picture: &source, fill: None };
+        run::make(&job, &identity, inputs, sha256_hex(&source), hand_over, &options, &|_| ())
     };
     let manifest = lanes.run(|| (), work).await?;
     if manifest.state == State::Complete { Ok(()) } else { Err(internal("not every variation was made".into())) }

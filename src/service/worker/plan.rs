@@ -17,6 +17,8 @@ pub struct Plan {
     pub job: Job,
     /// Where its picture is; none when it came along.
     pub source: Option<SourceAddress>,
+    /// Where the picture is that takes the background's place.
+    pub fill: Option<SourceAddress>,
     /// The generation that is wanted, where a message named one.
     pub generation: Option<String>,
     /// Where results go, without the folders of user and job.
@@ -70,7 +72,8 @@ impl Rules {
         let destination = self.destination(&job)?;
         job.destination = Some(destination.to_string());
         let user = job.user_id.clone().unwrap_or_else(|| "_".into());
-        Ok(Plan { job, source, generation, destination, user })
+        let fill = job.background.fill_picture().map(fill).transpose()?;
+        Ok(Plan { job, source, fill, generation, destination, user })
     }
 
     /// Where a job's results go, when that can be told and is allowed.
@@ -136,6 +139,21 @@ impl Rules {
         };
         job.source = uri;
         Ok(Some((job, event.generation.clone())))
+    }
+}
+
+/// The address of a picture that takes a background's place. Only objects have generations that tell one job from another.
+fn fill(address: &str) -> Result<SourceAddress, Failure> {
+    match SourceAddress::parse(address) {
+        Ok(address @ SourceAddress::Object(_)) => Ok(address),
+        Ok(SourceAddress::Web(_)) => {
+            let message = "background.fill: the worker takes this picture from gs:// only; store it there";
+            Err(Failure::new(Class::BadSource, message))
+        }
+        Err(error) => {
+            let failure = Failure::from(error);
+            Err(Failure::new(failure.class, format!("background.fill: {}", failure.message)))
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use super::fetch::Production;
 use super::plan::Plan;
 use super::run::{Facts, Finished, Keep};
 use super::uploads::{Shelf, Stored, Uploads};
+use crate::pipeline::base::Inputs;
 use crate::pipeline::footprint;
 use crate::pipeline::identity::{Identity, sha256_hex};
 use crate::pipeline::manifest::Manifest;
@@ -63,6 +64,7 @@ impl Worker {
             return Err(Failure::new(Class::of(&error.class).unwrap_or(Class::Internal), error.message));
         }
         manifest.source.generation = facts.generation.clone().unwrap_or_default();
+        manifest.source.fill_generation.clone_from(&facts.fill_generation);
         let mut timing = |stage: &str, time: Duration| {
             manifest.timings_ms.insert(stage.into(), (time.as_secs_f64() * 1e6).round() / 1e3);
         };
@@ -88,9 +90,26 @@ impl Worker {
         facts: &mut Facts,
         arrived: Instant,
     ) -> Result<Made, Failure> {
-        let Production { plan, identity, bytes, sha256, probe, mut permit, stored, keep, clock, entry, place, .. } =
-            production;
+        let Production {
+            plan,
+            identity,
+            bytes,
+            fill,
+            sha256,
+            probe,
+            mut permit,
+            stored,
+            keep,
+            clock,
+            entry,
+            place,
+            ..
+        } = production;
+        // Not in a lane: others compute while a model loads.
+        clock.in_time(self.shared.models.await_model(&plan.job)).await??;
         let options = self.options().clone();
+        // Where a picture is the answer, it is the first; a matte may come along.
+        let answer = run::object_names(&plan.job, &options).into_iter().next().unwrap_or_default();
         let waiting_bytes = footprint::waiting_bytes(&probe, &plan.job, &options);
         let first = Arc::new(AtomicU64::new(u64::MAX));
         let on_stored = {
@@ -133,6 +152,7 @@ impl Worker {
                     pace.made();
                     match keep {
                         Keep::Stored => intake.take(file),
+                        Keep::Picture if file.object != answer => Ok(()),
                         Keep::Picture => {
                             picture.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(file);
                             Ok(())
@@ -149,9 +169,10 @@ impl Worker {
                 let manifest = clock.has_time_for(Duration::ZERO).then(|| {
                     let sha256 = sha256.unwrap_or_else(|| sha256_hex(&bytes));
                     let hand_over = HandOver { start: &start, take: &take };
-                    run::make(&plan.job, &identity, &bytes, sha256, hand_over, &options, &observe)
+                    let inputs = Inputs { picture: &bytes, fill: fill.as_deref() };
+                    run::make(&plan.job, &identity, inputs, sha256, hand_over, &options, &observe)
                 });
-                drop(bytes);
+                drop((bytes, fill));
                 // What is still on its way into storage is all that is left.
                 permit.try_resize(waiting_bytes.min(permit.bytes()));
                 (manifest, permit)

@@ -166,7 +166,7 @@ impl Worker {
         }
         let root = self.shared.rules.destination(job).ok()?;
         let job = Job { destination: Some(root.to_string()), ..job.clone() };
-        let identity = Identity::new(&job, facts.tag(), self.options());
+        let identity = Identity::new(&job, &facts.tag(), self.options());
         let folder = root.join(job.user_id.as_deref().unwrap_or("_")).join(&identity.job_id);
         Some((job, folder, identity))
     }
@@ -237,6 +237,7 @@ fn manifest(
             uri: Source::shown(source),
             generation: facts.generation.clone().unwrap_or_default(),
             sha256: facts.sha256.clone().unwrap_or_default(),
+            fill_generation: facts.fill_generation.clone(),
             ..Source::default()
         },
         recipe_version: RECIPE_VERSION.into(),
@@ -245,6 +246,7 @@ fn manifest(
         error: Some(failure.to_manifest()),
         message,
         message_object,
+        background: None,
         variations: Vec::new(),
     }
 }

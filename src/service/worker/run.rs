@@ -9,6 +9,7 @@ use super::claim::Claimed;
 use super::plan::Plan;
 use crate::pipeline::manifest::Manifest;
 use crate::pipeline::outlet::MadeFile;
+use crate::pipeline::run::content_of;
 use crate::service::admission::{Permit, Place};
 use crate::service::failure::Failure;
 use crate::service::storage::Location;
@@ -80,6 +81,8 @@ pub struct Facts {
     pub generation: Option<String>,
     /// SHA-256 of the source, where that tells it from others.
     pub sha256: Option<String>,
+    /// Generation of the picture that takes the background's place.
+    pub fill_generation: Option<String>,
     /// Size of the source, bytes.
     pub source_bytes: u64,
     /// Files found stored by an earlier delivery.
@@ -93,9 +96,10 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// What tells the source's content from others of the same address; empty while that is not known.
-    pub fn tag(&self) -> &str {
-        self.generation.as_deref().or(self.sha256.as_deref()).unwrap_or_default()
+    /// What tells the pictures' content from others of the same addresses; empty while that is not known.
+    pub fn tag(&self) -> String {
+        let picture = self.generation.as_deref().or(self.sha256.as_deref()).unwrap_or_default();
+        content_of(picture, self.fill_generation.as_deref())
     }
 }
 
