@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use concept_worker::pipeline::base::Inputs;
 use concept_worker::pipeline::job::{Job, Mode};
 use concept_worker::pipeline::manifest::{Manifest, State, VariationEntry};
 use concept_worker::pipeline::run::{self, Event, RunError};
@@ -257,7 +258,8 @@ fn a_folder_that_vanishes_during_the_run_is_an_error_and_no_panic() {
         }
     };
     let job = job(&format!("[{WARM}, {COOL}]"), Mode::Soft, EVERY_FORMAT);
-    let error = run::run(&job, &png(60, 40, bands), &out, &studio.options, &vanish).unwrap_err();
+    let error = run::run(&job, Inputs { picture: &png(60, 40, bands), fill: None }, &out, &studio.options, &vanish)
+        .unwrap_err();
     assert!(matches!(error, RunError::Output { .. }), "{error}");
     assert!(error.to_string().contains("check that the folder exists"), "{error}");
     assert!(!out.exists());
@@ -393,6 +395,7 @@ fn a_run_killed_over_an_older_result_leaves_no_manifest_that_vouches_for_it() {
             assert!(!manifest.exists());
         }
     };
-    run::run(&job, &png(60, 40, bands), &studio.out(), &studio.options, &watch).unwrap();
+    run::run(&job, Inputs { picture: &png(60, 40, bands), fill: None }, &studio.out(), &studio.options, &watch)
+        .unwrap();
     assert!(manifest.exists());
 }

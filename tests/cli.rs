@@ -163,21 +163,36 @@ fn more_palettes_or_outputs_than_the_limits_are_refused() {
 #[test]
 fn what_this_version_lacks_is_named_with_what_to_leave_out() {
     let place = prepared();
-    let effects = "effects are not available in this version yet; leave out --effect";
-    let background = "background removal is not available in this version yet; leave out --remove-background";
-    let err = refusal(
-        &place,
-        &["render", "picture.png", "--out", "o", "--effect", "popart", "--effect", "dithering", "--remove-background"],
-    );
-    assert!(err.contains(effects) && err.contains(background), "{err}");
     place.write(
         "job.json",
-        r#"{"source": "picture.png", "effects": ["popart"], "background": {"action": "remove"},
-            "steps": [{"when": "before", "name": "n", "model": "m"}]}"#,
+        r#"{"source": "picture.png", "palettes": {"generate": 1}, "steps": [{"when": "before", "name": "n", "model": "m"}]}"#,
     );
     let err = refusal(&place, &["job", "job.json", "--out", "o"]);
-    assert!(err.contains(effects) && err.contains(background), "{err}");
-    assert!(err.contains("remote model steps are not available in this version yet"), "{err}");
+    assert!(err.contains("steps: not available in this version yet"), "{err}");
+}
+
+#[test]
+fn flags_of_background_and_effects_that_cannot_act_are_refused_with_the_cure() {
+    let place = prepared();
+    let base = ["render", "picture.png", "--out", "o"];
+    for (flags, part) in [
+        (&["--fill", "#fff"][..], "--remove-background"),
+        (&["--method", "classic"], "--remove-background"),
+        (&["--clean-edges"], "--remove-background"),
+        (&["--remove-background", "--fill", "nothing"], "transparent, a colour"),
+        (&["--remove-background", "--fill", "no-such.png"], "--fill: no file"),
+        (&["--remove-background", "--model", "u2net"], "CONCEPT_MODEL"),
+        (&["--remove-background", "--method", "model"], "CONCEPT_MODEL"),
+        (&["--remove-background", "--method", "classic", "--model", "u2net"], "classic uses no model"),
+        (&["--matte", "--effect", "dither"], "cannot be used with"),
+        (&["--effect", "sepia"], "enhanced-bw, pop-art, dither, color"),
+        (&["--effect", "dither:levels=99"], "2 to 16"),
+        (&["--effect", "dither:levels"], "dither:parameter=value"),
+        (&["--effect", "dither:levels=2,levels=3"], "twice"),
+    ] {
+        let err = refusal(&place, &[&base[..], flags].concat());
+        assert!(err.contains(part), "{flags:?}: {err}");
+    }
 }
 
 #[test]

@@ -134,7 +134,7 @@ async fn what_only_its_sender_can_mend_is_recorded_and_acknowledged() {
         (with("i", "destination", json!("gs://elsewhere/x")), "_failed/m8", "destination-forbidden"),
         (with("j", "destination", json!("file:///tmp")), "_failed/m9", "bad-job"),
         (with("k", "palettes", json!([])), "_failed/m10", "bad-job"),
-        (with("l", "effects", json!(["dither"])), "u_1/l", "bad-job"),
+        (with("l", "effects", json!(["sepia"])), "_failed/m11", "bad-job"),
         (with("../m", "source", json!("gs://bases/photo.jpg")), "_failed/m12", "bad-job"),
         (with("n", "unknown_field", json!(1)), "_failed/m13", "bad-job"),
         (with("o", "source", json!("gs://bases/../../etc/passwd")), "u_1/o", "bad-source"),
@@ -189,7 +189,7 @@ async fn a_failed_record_is_replaced_when_a_later_delivery_succeeds() {
 async fn the_record_of_another_job_under_the_same_name_is_set_aside_not_lost() {
     let (setup, rig) = local().await;
     let mut wrong = job("j1", 1);
-    wrong["effects"] = json!(["dither"]);
+    wrong["steps"] = json!([{"when": "before", "name": "n", "model": "m"}]);
     assert_eq!(rig.push(&wrong, "m1").await, 204);
     let record = setup.manifest("u_1/j1").unwrap();
     assert_eq!(record["state"], "failed");

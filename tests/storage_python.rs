@@ -3,10 +3,10 @@
 //! The client is installed once into the target folder; CONCEPT_TEST_PYTHON names a Python that has it already. Without
 //! either the tests say so and pass.
 
+mod python;
 mod storage_server;
 
 use std::collections::HashMap;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -26,40 +26,14 @@ use storage_server::StorageServer;
 
 const CLIENT: &str = "google-cloud-storage==3.17.1";
 
-/// A Python that has the client; none, and a line that says why, where there is none.
+/// A Python that has the client; none, visibly, where there is none.
 fn python() -> Option<&'static Path> {
-    static PYTHON: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let found = PYTHON.get_or_init(|| {
-        if let Some(python) = std::env::var_os("CONCEPT_TEST_PYTHON") {
-            return Ok(python.into());
-        }
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("storage-python");
-        let python = folder.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" });
-        let has_client = || run(Command::new(&python).args(["-c", "import google.cloud.storage"]));
-        if has_client().is_ok() {
-            return Ok(python);
-        }
-        run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
-        run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", CLIENT]))?;
-        has_client().map(|_| python)
-    });
-    match found {
-        Ok(python) => Some(python),
-        Err(problem) => {
-            // Written, not printed: what a passing test prints is not shown.
-            let _ = writeln!(std::io::stderr(), "SKIPPED: there is no Python with {CLIENT}: {problem}");
-            None
-        }
-    }
-}
-
-fn run(command: &mut Command) -> Result<String, String> {
-    let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
-    if output.status.success() {
-        Ok(String::from_utf8(output.stdout).unwrap())
-    } else {
-        Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr)))
-    }
+    static PYTHON: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let find = || match std::env::var_os("CONCEPT_TEST_PYTHON") {
+        Some(python) => Some(python.into()),
+        None => python::with_packages("storage-python", &[CLIENT], "import google.cloud.storage"),
+    };
+    PYTHON.get_or_init(find).as_deref()
 }
 
 /// Runs the script, away from the threads that serve it.
@@ -67,7 +41,7 @@ async fn client(python: &Path, arguments: &[&str]) -> Value {
     let mut command = Command::new(python);
     command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/storage_client.py")).args(arguments);
     command.env_remove("STORAGE_EMULATOR_HOST").env_remove("GOOGLE_APPLICATION_CREDENTIALS");
-    let text = tokio::task::spawn_blocking(move || run(&mut command)).await.unwrap().unwrap();
+    let text = tokio::task::spawn_blocking(move || python::run(&mut command)).await.unwrap().unwrap();
     serde_json::from_str(&text).unwrap()
 }
 
@@ -156,7 +130,7 @@ async fn a_signed_link_is_the_one_that_the_python_client_signs() {
     let mut child = Command::new(std::env::current_exe().unwrap());
     child.args(["--exact", "signs_a_link_for_the_test_above", "--ignored", "--nocapture"]);
     child.env("GOOGLE_APPLICATION_CREDENTIALS", account).env("CONCEPT_TEST_SIGN", "yes");
-    let output = run(&mut child).unwrap();
+    let output = python::run(&mut child).unwrap();
     let link = output.split_whitespace().find(|word| word.starts_with("https://")).unwrap();
     let link = url::Url::parse(link).unwrap();
     let query: HashMap<_, _> = link.query_pairs().collect();

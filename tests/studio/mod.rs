@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use concept_worker::config::Config;
+use concept_worker::pipeline::base::Inputs;
 use concept_worker::pipeline::job::{Job, Mode};
 use concept_worker::pipeline::manifest::{Manifest, VariationEntry};
 use concept_worker::pipeline::run::{self, RunError, RunOptions};
@@ -58,11 +59,13 @@ pub fn job(palettes: &str, mode: Mode, outputs: &str) -> Job {
 pub struct Studio {
     folder: tempfile::TempDir,
     pub options: RunOptions,
+    /// The picture that takes the background's place.
+    pub fill: Option<Vec<u8>>,
 }
 
 impl Studio {
     pub fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), options: Config::default().run_options() }
+        Self { folder: tempfile::tempdir().unwrap(), options: Config::default().run_options(), fill: None }
     }
 
     pub fn out(&self) -> PathBuf {
@@ -70,7 +73,8 @@ impl Studio {
     }
 
     pub fn try_run(&self, job: &Job, source: &[u8]) -> Result<Manifest, RunError> {
-        run::run(job, source, &self.out(), &self.options, &|_| {})
+        let inputs = Inputs { picture: source, fill: self.fill.as_deref() };
+        run::run(job, inputs, &self.out(), &self.options, &|_| {})
     }
 
     /// Runs the job and checks what holds of every run: the manifest is stored, lists what is there, and nothing else
