@@ -8,6 +8,9 @@
 
 # As in Cargo.toml's `rust-version`, or later.
 ARG RUST_VERSION=1.95
+# `cpu` adds ONNX Runtime (28 MB), which runs models for background removal. Without it the worker does that by its own
+# means. For a GPU see Dockerfile.gpu, which begins where this file ends.
+ARG ONNXRUNTIME=none
 
 # ---- the dependencies, built alone: this layer stays until Cargo.toml or Cargo.lock change ----
 
@@ -43,12 +46,32 @@ COPY src ./src
 # cargo goes by time stamps, and a checkout may be older than the empty crate.
 RUN touch src/main.rs src/lib.rs && cargo build --release --locked --features turbojpeg
 
-COPY deploy/image-root.sh ./
+COPY deploy/image-root.sh deploy/image-libraries.sh ./
 RUN ./image-root.sh target/release/concept-worker /image
+
+# ---- ONNX Runtime, where it is asked for; a builder that skips unused stages downloads nothing otherwise ----
+
+FROM rust:${RUST_VERSION}-slim-bookworm AS onnxruntime
+
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends python3-pip \
+    && rm -rf /var/lib/apt/lists/*
+
+WORKDIR /src
+COPY deploy/onnxruntime.sh deploy/image-libraries.sh deploy/onnxruntime-cpu.txt ./
+RUN ./onnxruntime.sh cpu /image
+
+FROM scratch AS image-none
+
+FROM scratch AS image-cpu
+COPY --from=onnxruntime /image/ /
+ENV CONCEPT_ONNXRUNTIME=/opt/onnxruntime/lib/libonnxruntime.so
 
 # ---- the image ----
 
-FROM scratch
+# hadolint ignore=DL3006
+FROM image-${ONNXRUNTIME}
 
 COPY --from=build /image/ /
 

@@ -17,10 +17,8 @@ use concept_worker::pipeline::segment::tensor;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 mod pictures;
-#[path = "../tests/scenes/mod.rs"]
-mod scenes;
 
-use scenes::Scene;
+use pictures::generator::scenes::{self, Scene};
 
 /// Longest sides of the scenes, with the names their figures go by.
 const SIZES: [(&str, u32); 3] = [("0.3MP", 640), ("4.2MP", 2048), ("12MP", 4096)];

@@ -14,7 +14,7 @@ use concept_worker::pipeline::run::{self, RunOptions};
 use studio::{Studio, png};
 
 fn stripes(x: u32, y: u32) -> [u8; 4] {
-    [(x * 2) as u8, (y * 2) as u8, if (x / 8 + y / 8) % 2 == 0 { 40 } else { 210 }, 255]
+    [(x * 2) as u8, (y * 2) as u8, if (x / 8 + y / 8).is_multiple_of(2) { 40 } else { 210 }, 255]
 }
 
 fn job(more: &str) -> Job {

@@ -81,6 +81,7 @@ fn manifest(uri: &str, state: State) -> Manifest {
         error: None,
         message: None,
         message_object: None,
+        background: None,
         variations: Vec::new(),
     }
 }

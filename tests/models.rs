@@ -8,7 +8,7 @@ mod python;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Barrier, OnceLock};
+use std::sync::Barrier;
 
 use concept_worker::kernel::image::BaseImage;
 use concept_worker::pipeline::decode::{self, Limits};
@@ -17,26 +17,11 @@ use concept_worker::pipeline::segment::registry::{ModelEntry, Registry};
 use concept_worker::pipeline::segment::runtime::{Library, Provider, RuntimeOptions};
 use concept_worker::pipeline::segment::{ModelError, Segmenter, Standing, tensor};
 use place::{Place, Said};
+use python::OnnxRuntime;
 use serde_json::Value;
 
-struct Tools {
-    python: PathBuf,
-    /// The shared library of ONNX Runtime, from the Python package.
-    library: PathBuf,
-}
-
-/// Python with ONNX Runtime; none, visibly, where there is none.
-fn tools() -> Option<&'static Tools> {
-    static TOOLS: OnceLock<Option<Tools>> = OnceLock::new();
-    TOOLS
-        .get_or_init(|| {
-            let packages = ["-r", "tests/models/requirements.txt"];
-            let python = python::with_packages("models-python", &packages, "import numpy, onnx, onnxruntime, PIL")?;
-            let find = "import glob, os, onnxruntime as o; print(glob.glob(os.path.dirname(o.__file__) + '/capi/libonnxruntime.so.*')[0])";
-            let library = python::run(Command::new(&python).args(["-c", find])).unwrap();
-            Some(Tools { python, library: library.trim().into() })
-        })
-        .as_ref()
+fn tools() -> Option<&'static OnnxRuntime> {
+    python::onnxruntime()
 }
 
 fn fixture(name: &str) -> PathBuf {
@@ -126,18 +111,17 @@ fn pictures_go_in_and_masks_come_out_as_in_the_packages_that_people_use() {
             let bytes = tensor::resized(image, contract.filter, size);
             let theirs = std::fs::read(golden.join("input_u8.bin")).unwrap();
             let codes = bytes.iter().zip(&theirs).map(|(a, b)| a.abs_diff(*b)).max();
-            assert!(bytes.len() == theirs.len() && codes <= Some(1), "{case}: {codes:?} codes apart");
+            assert!(bytes.len() == theirs.len() && codes == Some(0), "{case}: {codes:?} codes apart");
             let input = tensor::normalized(&theirs, &contract);
             assert!(most(&input, &floats(golden.join("input_f32.bin"))) < 1e-5, "{case}");
             let mask_of = |map| tensor::full_size(&map, contract.back, image.width(), image.height());
-            let theirs = floats(golden.join("mask_f32.bin"));
+            // Lanczos overshoots; the packages cut that off when they make bytes.
+            let theirs: Vec<f32> = floats(golden.join("mask_f32.bin")).iter().map(|p| p.clamp(0.0, 1.0)).collect();
             let mask = mask_of(models.run(None, &input).unwrap());
             let apart = most(&mask, &theirs);
             assert!(apart < 1e-3, "{case}: masks are {apart} apart");
-            // From our own input, a code of difference in a pixel may move the steep answer of these small models by more.
             let own = mask_of(models.segment(None, image).unwrap().map);
-            let apart = most(&own, &theirs);
-            assert!(apart < 0.02, "{case}: masks from our own input are {apart} apart");
+            assert_eq!(own, mask, "{case}");
             let subject = mask.iter().filter(|p| **p > 0.5).count() as f64 / mask.len() as f64;
             assert!((0.1..0.35).contains(&subject), "{case}: {subject} is subject");
         }
@@ -252,7 +236,8 @@ fn more_pictures_than_may_wait_are_refused_and_the_others_are_all_served() {
     let refused = results.iter().filter(|result| matches!(result, Err(ModelError::Busy { waiting: 1, .. }))).count();
     let served: Vec<_> = results.iter().filter_map(|result| result.as_ref().ok()).collect();
     assert_eq!(refused + served.len(), 48);
-    assert!(refused > 0 && served.len() > 6, "{refused} refused");
+    // One runs and one waits, whatever becomes of the others.
+    assert!(refused > 0 && served.len() >= 2, "{refused} refused");
     assert!(served.iter().all(|found| found.map == alone), "the same picture has the same map");
     assert!(models.segment(None, &image).is_ok(), "nothing is held for ever");
 }

@@ -18,16 +18,22 @@ resource "google_cloud_run_v2_job" "batch" {
       execution_environment = "EXECUTION_ENVIRONMENT_GEN2"
       timeout               = "${var.batch.timeout_seconds}s"
       max_retries           = var.batch.max_retries
+      # A job has no zonal redundancy to give up, and must say so.
+      gpu_zonal_redundancy_disabled = local.gpu ? true : null
+
+      dynamic "node_selector" {
+        for_each = local.accelerators
+        content {
+          accelerator = node_selector.value
+        }
+      }
 
       containers {
         image = var.image
         args  = ["batch", var.batch.jobs]
 
         resources {
-          limits = {
-            cpu    = tostring(var.cpu)
-            memory = "${var.memory_mib}Mi"
-          }
+          limits = local.limits
         }
 
         dynamic "env" {
@@ -35,6 +41,25 @@ resource "google_cloud_run_v2_job" "batch" {
           content {
             name  = env.key
             value = env.value
+          }
+        }
+
+        dynamic "volume_mounts" {
+          for_each = local.model_buckets
+          content {
+            name       = "models"
+            mount_path = local.models_folder
+          }
+        }
+      }
+
+      dynamic "volumes" {
+        for_each = local.model_buckets
+        content {
+          name = "models"
+          gcs {
+            bucket    = volumes.value
+            read_only = true
           }
         }
       }
@@ -48,6 +73,7 @@ resource "google_cloud_run_v2_job" "batch" {
   depends_on = [
     google_storage_bucket_iam_member.worker_reads_bases,
     google_storage_bucket_iam_member.worker_writes_variations,
+    google_storage_bucket_iam_member.worker_reads_models,
     google_pubsub_topic_iam_member.worker_publishes,
   ]
 }

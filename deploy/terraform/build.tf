@@ -78,6 +78,23 @@ resource "google_cloud_run_v2_job_iam_member" "build_rolls_out" {
   member   = google_service_account.build[0].member
 }
 
+resource "google_cloud_run_v2_job_iam_member" "build_rolls_out_model" {
+  count = local.model ? length(google_service_account.build) : 0
+
+  name     = google_cloud_run_v2_job.model[0].name
+  location = var.region
+  role     = "roles/run.developer"
+  member   = google_service_account.build[0].member
+}
+
+resource "google_service_account_iam_member" "build_acts_as_models" {
+  count = local.model ? length(google_service_account.build) : 0
+
+  service_account_id = google_service_account.models[0].name
+  role               = "roles/iam.serviceAccountUser"
+  member             = google_service_account.build[0].member
+}
+
 resource "google_service_account_iam_member" "build_acts_as_worker" {
   count = length(google_service_account.build)
 

@@ -29,7 +29,7 @@ locals {
     CONCEPT_FAILED_TOPIC                = google_pubsub_topic.failed.id
     CONCEPT_ACK_DEADLINE_SECONDS        = "600"
     CONCEPT_MAX_DELIVERY_ATTEMPTS       = tostring(var.max_delivery_attempts)
-    CONCEPT_MEMORY_CLEANUP_THRESHOLD_MB = tostring(floor(var.memory_mib * 3 / 4))
+    CONCEPT_MEMORY_CLEANUP_THRESHOLD_MB = tostring(floor(local.memory_mib * 3 / 4))
     CONCEPT_SIGNED_LINK_DAYS            = tostring(var.signed_link_days)
   }
   settings_cdn = var.cdn_domain == null ? {} : { CONCEPT_PUBLIC_BASE_URL = "https://${var.cdn_domain}" }
@@ -42,7 +42,7 @@ locals {
     CONCEPT_PUSH_AUDIENCE        = local.service_url
     CONCEPT_PUSH_SERVICE_ACCOUNT = join(",", local.callers)
   }
-  settings = merge(local.settings_common, local.settings_cdn, local.settings_bucket_events, var.settings)
+  settings = merge(local.settings_common, local.settings_cdn, local.settings_bucket_events, local.settings_model, var.settings)
 }
 
 resource "google_project_service" "apis" {

@@ -33,6 +33,11 @@ output "palette_bucket" {
   value       = local.palette_bucket
 }
 
+output "model_bucket" {
+  description = "Put models here; the job `NAME-model` puts what it builds under built/."
+  value       = one(local.model_buckets)
+}
+
 output "image_repository" {
   description = "Push images here, as `<this>/concept-worker`."
   value       = "${var.region}-docker.pkg.dev/${var.project}/${google_artifact_registry_repository.images.repository_id}"

@@ -60,8 +60,8 @@ resource "google_cloud_scheduler_job" "warm_instances" {
 
   lifecycle {
     precondition {
-      condition     = var.business_hours.min_instances <= var.max_instances && var.min_instances <= var.max_instances
-      error_message = "No more instances can be kept warm than max_instances allows."
+      condition     = var.business_hours.min_instances <= local.max_instances && var.min_instances <= local.max_instances
+      error_message = "No more instances can be kept warm than max_instances (with a GPU also gpu.max_instances) allows."
     }
   }
 

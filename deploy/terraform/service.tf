@@ -21,11 +21,19 @@ resource "google_cloud_run_v2_service" "worker" {
     execution_environment            = "EXECUTION_ENVIRONMENT_GEN2"
     max_instance_request_concurrency = var.concurrency
     timeout                          = "${var.request_timeout_seconds}s"
+    gpu_zonal_redundancy_disabled    = local.zonal_redundancy_disabled
     labels                           = local.labels
 
     scaling {
       min_instance_count = var.business_hours == null ? var.min_instances : 0
-      max_instance_count = var.max_instances
+      max_instance_count = local.max_instances
+    }
+
+    dynamic "node_selector" {
+      for_each = local.accelerators
+      content {
+        accelerator = node_selector.value
+      }
     }
 
     containers {
@@ -37,13 +45,10 @@ resource "google_cloud_run_v2_service" "worker" {
       }
 
       resources {
-        # Processors only while a request is under way; the worker does nothing in between.
-        cpu_idle          = true
+        # Processors only while a request is under way; the worker does nothing in between. With a GPU Cloud Run gives them always.
+        cpu_idle          = !local.gpu
         startup_cpu_boost = true
-        limits = {
-          cpu    = tostring(var.cpu)
-          memory = "${var.memory_mib}Mi"
-        }
+        limits            = local.limits
       }
 
       dynamic "env" {
@@ -54,10 +59,19 @@ resource "google_cloud_run_v2_service" "worker" {
         }
       }
 
+      dynamic "volume_mounts" {
+        for_each = local.model_buckets
+        content {
+          name       = "models"
+          mount_path = local.models_folder
+        }
+      }
+
+      # A model is loaded before /ready answers. Cloud Run waits for 240 s at most.
       startup_probe {
         period_seconds    = 1
         timeout_seconds   = 1
-        failure_threshold = 30
+        failure_threshold = local.model ? 240 : 30
         http_get {
           path = "/ready"
           port = 8080
@@ -74,6 +88,17 @@ resource "google_cloud_run_v2_service" "worker" {
         }
       }
     }
+
+    dynamic "volumes" {
+      for_each = local.model_buckets
+      content {
+        name = "models"
+        gcs {
+          bucket    = volumes.value
+          read_only = true
+        }
+      }
+    }
   }
 
   lifecycle {
@@ -81,8 +106,12 @@ resource "google_cloud_run_v2_service" "worker" {
     ignore_changes = [client, client_version, scaling, template[0].containers[0].image]
 
     precondition {
-      condition     = var.memory_mib <= 4096 * max(var.cpu, 1)
+      condition     = local.memory_mib <= 4096 * max(local.cpu, 1)
       error_message = "Cloud Run gives at most 4 GiB of memory for each processor: raise cpu or lower memory_mib."
+    }
+    precondition {
+      condition     = local.model || !local.gpu
+      error_message = "A GPU is for a model: set model."
     }
   }
 
@@ -90,6 +119,7 @@ resource "google_cloud_run_v2_service" "worker" {
   depends_on = [
     google_storage_bucket_iam_member.worker_reads_bases,
     google_storage_bucket_iam_member.worker_writes_variations,
+    google_storage_bucket_iam_member.worker_reads_models,
     google_pubsub_topic_iam_member.worker_publishes,
   ]
 }

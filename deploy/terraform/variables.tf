@@ -203,6 +203,42 @@ variable "max_delivery_attempts" {
   }
 }
 
+# ---- the model for background removal ----
+
+variable "model" {
+  description = "The model: its preset's `name` (inspyrenet, birefnet, isnet, u2net …), the `object` in the model bucket with its ONNX file, and that file's SHA-256. Null: none, the worker removes backgrounds by its own means. Needs an image with ONNX Runtime."
+  type = object({
+    name   = string
+    object = string
+    sha256 = optional(string)
+  })
+  default = null
+
+  validation {
+    condition     = var.model == null || can(regex("^[A-Za-z0-9_.-][A-Za-z0-9_./-]*\\.onnx$", var.model.object))
+    error_message = "`object` is a name in the model bucket that ends with .onnx, such as inspyrenet-1024.onnx."
+  }
+  validation {
+    condition     = var.model == null || try(var.model.sha256, null) == null || can(regex("^[0-9a-f]{64}$", var.model.sha256))
+    error_message = "`sha256` has 64 digits, 0-9 and a-f."
+  }
+}
+
+variable "model_bucket" {
+  description = "Bucket of the model. Null: one is made, named PROJECT-NAME-models, where there is a model."
+  type        = string
+  default     = null
+}
+
+variable "gpu" {
+  description = "An NVIDIA L4 for each instance, with at least 4 processors and 16 GiB, which Cloud Run charges as long as the instance lives. Null: none. Needs an image of Dockerfile.gpu, a model, a region that has L4s, and quota for max_instances of them: a project gets 3 without asking."
+  type = object({
+    max_instances    = optional(number, 3)
+    zonal_redundancy = optional(bool, false)
+  })
+  default = null
+}
+
 # ---- buckets ----
 
 variable "base_bucket" {

@@ -12,18 +12,23 @@ resource "google_cloud_run_v2_worker_pool" "worker" {
   }
 
   template {
-    service_account = google_service_account.worker.email
-    labels          = local.labels
+    service_account               = google_service_account.worker.email
+    gpu_zonal_redundancy_disabled = local.zonal_redundancy_disabled
+    labels                        = local.labels
+
+    dynamic "node_selector" {
+      for_each = local.accelerators
+      content {
+        accelerator = node_selector.value
+      }
+    }
 
     containers {
       image = var.image
       args  = ["pull"]
 
       resources {
-        limits = {
-          cpu    = tostring(var.cpu)
-          memory = "${var.memory_mib}Mi"
-        }
+        limits = local.limits
       }
 
       dynamic "env" {
@@ -31,6 +36,25 @@ resource "google_cloud_run_v2_worker_pool" "worker" {
         content {
           name  = env.key
           value = env.value
+        }
+      }
+
+      dynamic "volume_mounts" {
+        for_each = local.model_buckets
+        content {
+          name       = "models"
+          mount_path = local.models_folder
+        }
+      }
+    }
+
+    dynamic "volumes" {
+      for_each = local.model_buckets
+      content {
+        name = "models"
+        gcs {
+          bucket    = volumes.value
+          read_only = true
         }
       }
     }
@@ -44,6 +68,7 @@ resource "google_cloud_run_v2_worker_pool" "worker" {
   depends_on = [
     google_storage_bucket_iam_member.worker_reads_bases,
     google_storage_bucket_iam_member.worker_writes_variations,
+    google_storage_bucket_iam_member.worker_reads_models,
     google_pubsub_topic_iam_member.worker_publishes,
     google_pubsub_subscription_iam_member.worker_pulls,
   ]

@@ -20,6 +20,7 @@ pub mod palette;
 pub mod predecessor;
 pub mod quality;
 pub mod recolor;
+pub mod resample;
 pub mod resize;
 mod simd;
 pub mod tint;

@@ -4,8 +4,6 @@
 
 use std::time::Instant;
 
-use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions};
-
 use super::decode::{self, DecodeError, Limits};
 use super::job::{BackgroundRequest, Fill, Method};
 use super::manifest::Background;
@@ -16,6 +14,7 @@ use crate::kernel::compose::{Behind, Blurred};
 use crate::kernel::image::BaseImage;
 use crate::kernel::matte::classic::{self, ClassicOptions, Ground};
 use crate::kernel::matte::{clean, foreground, refine};
+use crate::kernel::resample::{self, Kernel, Window};
 
 /// At or above this confidence a model's matte counts as sure.
 pub const MODEL_CONFIDENT: f32 = 0.6;
@@ -93,11 +92,8 @@ impl SizedBackdrop<'_> {
 
 /// `picture` scaled to cover the size, its middle kept.
 fn cover(picture: &BaseImage, width: u32, height: u32) -> Vec<u8> {
-    let options = ResizeOptions::new()
-        .resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom))
-        .fit_into_destination(Some((0.5, 0.5)))
-        .use_alpha(false);
-    tensor::resized_with(picture, &options, width, height)
+    let size = (picture.width(), picture.height());
+    resample::rgb(picture.rgb(), size, Window::covering(size, (width, height)), (width, height), Kernel::Lanczos)
 }
 
 /// A matte, the colours that go with it, and who made it.

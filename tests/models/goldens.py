@@ -20,8 +20,9 @@ All numbers little endian, rows from the top. Contracts and where they were read
     rembg-u2net, rembg-isnet, rembg-birefnet
                          rembg 2.0.86, sessions/{base,u2net,u2netp,silueta,dis_general_use,birefnet_general}.py
 
-Three of them make bytes at the model's size and resize those, so they have no mask of floats at the picture's size. There
-mask_f32.bin is the map itself, resized by the same filter: what the package would have without its 8 bits in between.
+birefnet and rembg's three make bytes at the model's size and resize those, so they have no mask of floats at the
+picture's size. There mask_f32.bin is the map itself, resized by the same filter: what the package would have without
+its 8 bits in between.
 """
 
 import argparse
@@ -73,7 +74,7 @@ def resize_float(plane, size, resample):
     return np.asarray(Image.fromarray(plane.astype(np.float32)).resize(size, resample))
 
 
-# ---- each takes a PIL picture and the model's size (width, height), and returns bytes [H, W, 3] and floats [3, H, W] ----
+# ---- each takes a PIL picture and the model's size (width, height): bytes [H, W, 3] and floats [3, H, W] of it ----
 
 
 def before_inspyrenet(picture, size):

@@ -1,11 +1,11 @@
-"""Makes fixtures/models/*.onnx: tiny networks with the inputs and outputs of the real ones, and some that must be refused.
+"""Makes fixtures/models/*.onnx: tiny networks shaped like the real ones, and some that must be refused.
 
     python tests/models/make_fixtures.py            writes the files, prints sizes and SHA-256
     python tests/models/make_fixtures.py --check    writes nothing; fails unless the files are what this script makes
 
-The good ones look for what differs from the colour of the picture's border, so a test can judge a mask by eye and by number: a
-disc on a plain ground gives a disc, a plain picture gives logits of about -4.5 everywhere. Names of inputs and outputs are
-those of the exports in use, which agree in nothing: whoever runs a model has to read them from it.
+The good ones look for what differs from the colour of the picture's border, so a test can judge a mask by eye and by
+number: a disc on a plain ground gives a disc, a plain picture gives logits of about -4.5 everywhere. Names of inputs
+and outputs are those of the exports in use, which agree in nothing: whoever runs a model has to read them from it.
 """
 
 import argparse
@@ -70,7 +70,7 @@ def smooth(graph, x, radius):
 
 
 def subject(graph, x, mean, std, output=None):
-    """Logits [N, 1, H, W] of a normalised picture [N, 3, H, W]: how far each pixel is from the mean colour of the border."""
+    """Logits [N, 1, H, W] of a normalised picture [N, 3, H, W]: how far a pixel is from the border's mean colour."""
     scale = graph.constant(np.diag(std).reshape(3, 3, 1, 1))
     picture = graph.add("Conv", [x, scale, graph.constant(mean)])
     # Four strips of four pixels, averaged. Every strip has its own count of pixels, which matters little here.
@@ -99,7 +99,9 @@ def inspyrenet():
     span = graph.add("Add", [graph.add("Sub", [high, low]), graph.constant(1e-8)])
     graph.add("Div", [graph.add("Sub", [p, low]), span], "probability")
     shape = [1, 1, 384, 384]
-    return graph.save("inspyrenet", [tensor("input", [1, 3, 384, 384])], [tensor("probability", shape), tensor("logits", shape)])
+    return graph.save(
+        "inspyrenet", [tensor("input", [1, 3, 384, 384])], [tensor("probability", shape), tensor("logits", shape)]
+    )
 
 
 def u2netp():
@@ -170,7 +172,9 @@ def int_input():
     x = graph.add("Cast", ["input"], to=TensorProto.FLOAT)
     mean = graph.add("ReduceMean", [x], axes=[1], keepdims=1)
     graph.add("Div", [mean, graph.constant(255.0)], "mask")
-    return graph.save("int_input", [tensor("input", [1, 3, 64, 64], TensorProto.UINT8)], [tensor("mask", [1, 1, 64, 64])])
+    return graph.save(
+        "int_input", [tensor("input", [1, 3, 64, 64], TensorProto.UINT8)], [tensor("mask", [1, 1, 64, 64])]
+    )
 
 
 def classifier():
@@ -191,7 +195,7 @@ def nan():
 
 
 def hungry():
-    """Loads at once, and asks for 192 TiB when it runs: more than a process can address, so that no overcommitment grants it."""
+    """Loads, and asks for 192 TiB when it runs: more than a process can address, so no overcommitment grants it."""
     graph = Graph()
     shape = graph.constant([2**28, 3, 256, 256], np.int64)
     huge = graph.add("Expand", ["input", shape])

@@ -164,16 +164,18 @@ impl Traits {
         let band = tally.band.max(1) as f64;
         let miss = (tally.miss / band) as f32;
         let thin = (tally.sure as f64 / (tally.sure as f64 + band)) as f32;
+        // Every factor falls long before a cut is torn, so that confidence ranks cuts and does not only divide them.
         let factors = [
             rise(backdrop.inliers, 0.3, 0.7),
-            rise(self.border, 0.35, 0.7),
-            1.0 - rise(backdrop.noise, 6.0, 14.0),
-            1.0 - rise(self.faint, 0.25, 0.7),
+            rise(self.border, 0.3, 1.0).sqrt(),
+            1.0 - rise(backdrop.noise, 4.0, 16.0),
+            1.0 - rise(self.faint, 0.22, 0.44),
             1.0 - rise(self.crossings as f32, 4.0, 16.0),
-            1.0 - rise(self.uneasy, 0.05, 0.3),
-            1.0 - rise(self.gentle, 0.1, 0.4),
-            1.0 - rise(miss, 9.0, 18.0),
-            rise(thin, 0.0, 0.1),
+            1.0 - rise(self.uneasy, 0.0, 0.35),
+            1.0 - rise(self.gentle, 0.03, 0.3),
+            1.0 - rise(miss, 4.0, 20.0),
+            rise(thin, -0.02, 0.1),
+            0.8 + 0.2 * rise(thin, 0.1, 0.6),
             rise(self.subject, 2e-4, 2e-3),
             1.0 - rise(self.subject, 0.75, 0.92),
         ];

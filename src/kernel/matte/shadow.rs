@@ -13,6 +13,15 @@ const BAND: usize = 16;
 /// Marks what has a shadow's colour and is steep for one.
 const WEAK: u8 = 1;
 
+/// Marks what has a shadow's colour and is too steep for one.
+const STEEP: u8 = 2;
+
+/// The largest island in a shadow that is taken for a part of it, in the whole subject's area.
+const LARGEST_ISLAND: f64 = 0.01;
+
+/// The least part of an island that has a shadow's colour.
+const SHADOWY: f64 = 0.8;
+
 /// Marks as [`SHADOW`] what is ground but darker: the ground's own colour scaled, without edges, and reached from the
 /// ground through openings that are not narrow. `slack`: codes by which compression errs.
 pub(super) fn shade(image: &BaseImage, class: &mut [u8], backdrop: &Backdrop, slack: f32) {
@@ -20,7 +29,9 @@ pub(super) fn shade(image: &BaseImage, class: &mut [u8], backdrop: &Backdrop, sl
     let rgb = image.rgb();
     let side = width.max(height);
     // The steepest soft shadow, in codes a pixel.
-    let steep = (6000.0 / side as f32).clamp(3.5, 8.0);
+    let steep = (6000.0 / side as f32).clamp(3.5, 16.0);
+    // And how much steeper it may be where it is darker.
+    let gentle = (8.0 * steep).max(60.0);
     let slack = 0.5 * slack + 2.0 * backdrop.noise;
     let off = 4.0 + slack;
     let mut mask = vec![0u8; class.len()];
@@ -55,7 +66,7 @@ pub(super) fn shade(image: &BaseImage, class: &mut [u8], backdrop: &Backdrop, sl
                             continue;
                         }
                         // Shadows begin gently: a pale subject's outline is steep for how little it is darker.
-                        let limit = steep.min(2.0 + 60.0 * (1.0 - s)) * 1.733 + slack;
+                        let limit = steep.min(2.0 + gentle * (1.0 - s)) * 1.733 + slack;
                         let mut slope = 0f32;
                         let mut look = |there: bool, other: usize| {
                             if there {
@@ -71,6 +82,8 @@ pub(super) fn shade(image: &BaseImage, class: &mut [u8], backdrop: &Backdrop, sl
                             count += 1;
                         } else if slope <= 2.0 * limit && slack < 2.0 {
                             mask[x] = WEAK;
+                        } else {
+                            mask[x] = STEEP;
                         }
                     }
                 });
@@ -99,6 +112,7 @@ pub(super) fn shade(image: &BaseImage, class: &mut [u8], backdrop: &Backdrop, sl
                 *class = SHADOW;
             }
         });
+        sweep(class, &mask, width);
         return;
     }
 }
@@ -126,9 +140,31 @@ fn reach_from_ground(eroded: &[u8], class: &[u8], mask: &[u8], width: usize, rea
     // A little further over what is steep for a shadow.
     for _ in 0..3 {
         reached = most_around(&reached, width);
-        reached.par_iter_mut().zip(mask).for_each(|(r, &m)| *r = if m != 0 { *r } else { 0 });
+        reached.par_iter_mut().zip(mask).for_each(|(r, &m)| *r = if matches!(m, 255 | WEAK) { *r } else { 0 });
     }
     reached
+}
+
+/// Takes small islands of a shadow's colour, which quantisation or compression has made steep, for shadow, too: over another
+/// ground they would be specks.
+fn sweep(class: &mut [u8], mask: &[u8], width: usize) {
+    let parts = Components::of(class, width, SUBJECT..=SUBJECT, false);
+    let areas = parts.areas();
+    let most = areas.iter().sum::<u64>() as f64 * LARGEST_ISLAND;
+    let mut shadowy = vec![0u64; areas.len()];
+    for (row, runs) in mask.chunks(width).zip(parts.by_row()) {
+        for run in runs.iter().filter(|run| (areas[run.label as usize] as f64) <= most) {
+            let marks = row[run.start as usize..run.end as usize].iter().filter(|&&m| m != 0).count();
+            shadowy[run.label as usize] += marks as u64;
+        }
+    }
+    let is_shadow =
+        |label: usize| areas[label] as f64 <= most && shadowy[label] as f64 >= SHADOWY * areas[label] as f64;
+    for (row, runs) in class.chunks_mut(width).zip(parts.by_row()) {
+        for run in runs.iter().filter(|run| is_shadow(run.label as usize)) {
+            row[run.start as usize..run.end as usize].fill(SHADOW);
+        }
+    }
 }
 
 /// Whether a subject was taken for shadow: its outline is then left standing between shadow and ground.

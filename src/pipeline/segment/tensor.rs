@@ -1,12 +1,9 @@
 //! Pictures into tensors, and tensors into maps.
 
-use fast_image_resize::images::{TypedImage, TypedImageRef};
-use fast_image_resize::pixels::{F32, U8x3};
-use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
-
 use super::contract::{Back, Contract, Filter, Output, Scale};
 use crate::kernel::image::BaseImage;
 use crate::kernel::matte::refine;
+use crate::kernel::resample::{self, Kernel, Window};
 
 /// Where every map's opacity lies.
 pub const DECIDED: f32 = 0.5;
@@ -24,28 +21,14 @@ pub struct Map {
     pub confidence: f32,
 }
 
-/// The picture at the model's size, 3 bytes a pixel, as PIL resizes it.
-pub fn resized(image: &BaseImage, filter: Filter, (width, height): (u32, u32)) -> Vec<u8> {
-    let filter = match filter {
-        Filter::Bilinear => FilterType::Bilinear,
-        Filter::Lanczos => FilterType::Lanczos3,
+/// The picture at the model's size, 3 bytes a pixel, as Pillow resizes it.
+pub fn resized(image: &BaseImage, filter: Filter, target: (u32, u32)) -> Vec<u8> {
+    let kernel = match filter {
+        Filter::Bilinear => Kernel::Bilinear,
+        Filter::Lanczos => Kernel::Lanczos,
     };
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter)).use_alpha(false);
-    resized_with(image, &options, width, height)
-}
-
-/// The picture at another size, 3 bytes a pixel. By the typed way in: the other one would compile the code for every kind of
-/// pixel.
-pub fn resized_with(image: &BaseImage, options: &ResizeOptions, width: u32, height: u32) -> Vec<u8> {
-    let source = TypedImageRef::<U8x3>::from_buffer(image.width(), image.height(), image.rgb());
-    let mut target = vec![0; width as usize * height as usize * 3];
-    let done = match (source, TypedImage::<U8x3>::from_buffer(width, height, &mut target)) {
-        (Ok(source), Ok(mut target)) => Resizer::new().resize_typed(&source, &mut target, options).is_ok(),
-        _ => false,
-    };
-    // Both have a pixel at least and as many bytes as they must: nothing is left that could be refused.
-    debug_assert!(done);
-    target
+    let size = (image.width(), image.height());
+    resample::rgb(image.rgb(), size, Window::whole(size.0, size.1), target, kernel)
 }
 
 /// The picture as the model takes it: channel after channel, row-major, normalised.
@@ -110,16 +93,9 @@ pub fn full_size(map: &Map, back: Back, width: u32, height: u32) -> Vec<f32> {
             refine::bilinear(&map.opacity, map.width, map.height, width, height, align_corners)
         }
         Back::Lanczos => {
-            let sides = (u32::try_from(map.width), u32::try_from(map.height));
-            let (Ok(w), Ok(h)) = sides else { return vec![0.0; width as usize * height as usize] };
-            let pixels: Vec<F32> = map.opacity.iter().map(|&p| F32::new(p)).collect();
-            let source = TypedImageRef::new(w, h, &pixels);
-            let mut target = TypedImage::<F32>::new(width, height);
-            let options =
-                ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3)).use_alpha(false);
-            let done = source.map(|source| Resizer::new().resize_typed(&source, &mut target, &options).is_ok());
-            debug_assert!(matches!(done, Ok(true)));
-            target.pixels().iter().map(|p| p.0.clamp(0.0, 1.0)).collect()
+            let mut full = resample::plane(&map.opacity, (map.width, map.height), (width, height), Kernel::Lanczos);
+            full.iter_mut().for_each(|p| *p = p.clamp(0.0, 1.0));
+            full
         }
     }
 }

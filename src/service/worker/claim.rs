@@ -7,7 +7,7 @@ use tokio::sync::SemaphorePermit;
 use super::Worker;
 use super::clock::Clock;
 use super::existing::{self, Existing};
-use super::plan::Plan;
+use super::plan::{Plan, of_fill};
 use super::run::{Facts, Finished, Given, Keep, Task};
 use crate::pipeline::identity::{Identity, sha256_hex};
 use crate::service::admission::{Permit, Place};
@@ -131,10 +131,7 @@ impl Worker {
                 return Err(error.into());
             }
         };
-        let fill = fill.map_err(|error| {
-            let failure = Failure::from(error);
-            Failure::new(failure.class, format!("background.fill: {}", failure.message))
-        })?;
+        let fill = fill.map_err(|error| of_fill(error.into()))?;
         facts.fill_generation = fill.as_ref().and_then(|fill| fill.generation.clone());
         facts.generation = source.generation.clone();
         facts.source_bytes = source.size.unwrap_or(0);

@@ -9,7 +9,7 @@ use super::Worker;
 use super::claim::{Claim, Picture, WholePicture};
 use super::clock::Clock;
 use super::existing::{self, Existing};
-use super::plan::Plan;
+use super::plan::{Plan, of_fill};
 use super::run::{Facts, Keep};
 use crate::pipeline::decode::{self, DecodeError, Limits, Probe};
 use crate::pipeline::footprint;
@@ -111,7 +111,7 @@ impl Worker {
         };
         let read_fill = async {
             match fill {
-                Some(fill) => fill.whole().await.map(Some).map_err(Failure::from),
+                Some(fill) => fill.whole().await.map(Some).map_err(|error| of_fill(error.into())),
                 None => Ok(None),
             }
         };
@@ -166,7 +166,8 @@ impl Worker {
     async fn behind(&self, fill: &mut OpenSource) -> Result<u64, Failure> {
         let size = fill.size.unwrap_or(0);
         let whole = fill.is_whole();
-        match self.probe(fill.head().await?, whole)? {
+        let head = fill.head().await.map_err(|error| of_fill(error.into()))?;
+        match self.probe(head, whole).map_err(of_fill)? {
             Some(probe) => Ok(size + probe.peak_bytes + 3 * u64::from(probe.width) * u64::from(probe.height)),
             None => {
                 let message =

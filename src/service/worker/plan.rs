@@ -150,11 +150,13 @@ fn fill(address: &str) -> Result<SourceAddress, Failure> {
             let message = "background.fill: the worker takes this picture from gs:// only; store it there";
             Err(Failure::new(Class::BadSource, message))
         }
-        Err(error) => {
-            let failure = Failure::from(error);
-            Err(Failure::new(failure.class, format!("background.fill: {}", failure.message)))
-        }
+        Err(error) => Err(of_fill(error.into())),
     }
+}
+
+/// A failure that speaks of the picture behind.
+pub fn of_fill(failure: Failure) -> Failure {
+    Failure::new(failure.class, format!("background.fill: {}", failure.message))
 }
 
 /// Reads the default job of the settings: JSON, or the path of a file with it. Its source may be left out.

@@ -255,7 +255,12 @@ fn optimized_copy(file: &ModelFile, options: &RuntimeOptions, version: &str) -> 
 
 fn commit(spec: &ModelSpec, mut builder: SessionBuilder, path: &Path) -> Result<Session, String> {
     let session = builder.commit_from_file(path).map_err(|error| {
-        format!("{} cannot be loaded: {}; check that it is a whole ONNX file", path.display(), text(error))
+        use ort::ErrorCode::{InvalidGraph, InvalidProtobuf, NoModel};
+        let cure = match error.code() {
+            InvalidGraph | InvalidProtobuf | NoModel => "; check that it is a whole ONNX file",
+            _ => "",
+        };
+        format!("{} cannot be loaded: {}{cure}", path.display(), text(error))
     })?;
     let (input, size) = input(spec, session.inputs())?;
     let (output, logits) = outputs(spec, session.outputs())?;
@@ -367,10 +372,11 @@ impl Session {
     }
 }
 
-/// An error's text, short enough for a log line.
+/// An error's text, short enough for a log line. Of CUDA's, the part that says what is the matter.
 fn text<R>(error: ort::Error<R>) -> String {
     const MOST: usize = 600;
     let message = error.message().trim();
+    let message = message.find("CUDA failure").map_or(message, |at| &message[at..]);
     match message.char_indices().nth(MOST) {
         Some((at, _)) => format!("{}…", &message[..at]),
         None => message.to_owned(),
