@@ -62,6 +62,9 @@ struct Taps<T> {
 /// Bits of the fixed point.
 const PRECISION: u32 = 32 - 8 - 2;
 
+/// What rounds to the nearest.
+const HALF: i32 = 1 << (PRECISION - 1);
+
 fn taps<T>(
     kernel: Kernel,
     (from, to): (f64, f64),
@@ -99,41 +102,53 @@ fn byte(sum: i32) -> u8 {
 
 /// Resizes a part of an RGB picture, 3 bytes a pixel, to `target` (width, height). Both sizes are at least 1.
 pub fn rgb(source: &[u8], size: (u32, u32), window: Window, target: (u32, u32), kernel: Kernel) -> Vec<u8> {
+    let Window([left, top, right, bottom]) = window;
     let (width, height) = (size.0 as usize, size.1 as usize);
     let (target_width, target_height) = (target.0 as usize, target.1 as usize);
-    let Window([left, top, right, bottom]) = window;
-    let half = 1 << (PRECISION - 1);
-    let across;
-    let rows = if (left, right, width) == (0.0, width as f64, target_width) {
-        source
+    let across = |source: &[u8]| across(source, width, (left, right), target_width, kernel);
+    let down = |source: &[u8], width: usize| down(source, (width, height), (top, bottom), target_height, kernel);
+    // What comes first shows in the rounding between: the pass that makes the picture smaller, where only one does.
+    if target_height < height && target_width > width {
+        across(&down(source, width))
     } else {
-        let columns = taps(kernel, (left, right), width, target_width, fixed);
-        let mut made = vec![0u8; target_width * height * 3];
-        made.par_chunks_mut(target_width * 3).zip(source.par_chunks(width * 3)).for_each(|(out, row)| {
-            for (pixel, taps) in out.as_chunks_mut::<3>().0.iter_mut().zip(&columns) {
-                let mut sums = [half; 3];
-                for (c, &w) in row[taps.first * 3..].as_chunks::<3>().0.iter().zip(&taps.weights) {
-                    sums[0] += i32::from(c[0]) * w;
-                    sums[1] += i32::from(c[1]) * w;
-                    sums[2] += i32::from(c[2]) * w;
-                }
-                *pixel = sums.map(byte);
-            }
-        });
-        across = made;
-        &across
-    };
-    if (top, bottom, height) == (0.0, height as f64, target_height) {
-        return rows.to_vec();
+        down(&across(source), target_width)
     }
-    let lines = taps(kernel, (top, bottom), height, target_height, fixed);
-    let stride = target_width * 3;
-    let mut made = vec![0u8; stride * target_height];
+}
+
+/// The pass along rows; a copy where there is nothing to do.
+fn across(source: &[u8], width: usize, edges: (f64, f64), target: usize, kernel: Kernel) -> Vec<u8> {
+    if edges == (0.0, width as f64) && width == target {
+        return source.to_vec();
+    }
+    let columns = taps(kernel, edges, width, target, fixed);
+    let mut made = vec![0u8; source.len() / width * target];
+    made.par_chunks_mut(target * 3).zip(source.par_chunks(width * 3)).for_each(|(out, row)| {
+        for (pixel, taps) in out.as_chunks_mut::<3>().0.iter_mut().zip(&columns) {
+            let mut sums = [HALF; 3];
+            for (c, &w) in row[taps.first * 3..].as_chunks::<3>().0.iter().zip(&taps.weights) {
+                sums[0] += i32::from(c[0]) * w;
+                sums[1] += i32::from(c[1]) * w;
+                sums[2] += i32::from(c[2]) * w;
+            }
+            *pixel = sums.map(byte);
+        }
+    });
+    made
+}
+
+/// The pass along columns; a copy where there is nothing to do.
+fn down(source: &[u8], (width, height): (usize, usize), edges: (f64, f64), target: usize, kernel: Kernel) -> Vec<u8> {
+    if edges == (0.0, height as f64) && height == target {
+        return source.to_vec();
+    }
+    let lines = taps(kernel, edges, height, target, fixed);
+    let stride = width * 3;
+    let mut made = vec![0u8; stride * target];
     made.par_chunks_mut(stride).zip(&lines).for_each_init(
         || vec![0i32; stride],
         |sums, (out, taps)| {
-            sums.fill(half);
-            for (row, &w) in rows[taps.first * stride..].chunks(stride).zip(&taps.weights) {
+            sums.fill(HALF);
+            for (row, &w) in source[taps.first * stride..].chunks(stride).zip(&taps.weights) {
                 sums.iter_mut().zip(row).for_each(|(sum, &v)| *sum += i32::from(v) * w);
             }
             out.iter_mut().zip(sums.iter()).for_each(|(v, &sum)| *v = byte(sum));
