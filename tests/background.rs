@@ -130,6 +130,27 @@ fn a_color_a_role_a_blur_or_a_picture_takes_the_grounds_place() {
 }
 
 #[test]
+fn a_subject_does_not_get_the_color_that_lies_behind_it() {
+    for colors in [
+        r##"["#112233", "#DDAA33", "#445566"]"##,
+        r##"["#111111", "#222222", "#333333", "#444444", "#112233", "#555555"]"##,
+    ] {
+        let palette =
+            format!(r##""palettes": [{{"name": "P", "colors": {colors}, "roles": {{"background": "#112233"}}}}]"##);
+        let (studio, manifest) =
+            run(&format!(r#"{palette}, "background": {{"action": "remove", "fill": "background"}}"#));
+        let entry = entry(&manifest, "palette_P.png");
+        let picture = studio.picture(entry);
+        assert_eq!(picture.get_pixel(2, 2).0, [0x11, 0x22, 0x33, 255]);
+        let ring = picture.get_pixel(119, 60).0;
+        let apart: u32 = ring.iter().zip([0x11, 0x22, 0x33]).map(|(a, b): (&u8, u8)| u32::from(a.abs_diff(b))).sum();
+        assert!(apart > 20, "the ring stands out: {ring:?}");
+        assert!(entry.mapping.iter().all(|m| m.to != "#112233"), "{:?}", entry.mapping);
+        assert!(entry.colors.contains(&"#112233".to_owned()), "the palette is listed whole");
+    }
+}
+
+#[test]
 fn a_palette_without_the_role_fails_alone_with_the_cure() {
     let studio = Studio::new();
     let palettes = r##""palettes": [{"name": "Two", "colors": ["#113355", "#DDAA33"]},

@@ -141,6 +141,17 @@ impl Palette {
         Ok(self)
     }
 
+    /// The palette without one of its colours, and without the role and the pins that it has; unchanged where it is the only one.
+    #[must_use]
+    pub fn without(mut self, color: Rgb8) -> Self {
+        if self.colors.len() > 1 {
+            self.colors.retain(|c| *c != color);
+            self.roles.retain(|(_, c)| *c != color);
+            self.pins.retain(|(_, c)| *c != color);
+        }
+        self
+    }
+
     /// Source colours that must stay as they are.
     #[must_use]
     pub fn protecting(mut self, protect: impl IntoIterator<Item = Rgb8>) -> Self {

@@ -443,7 +443,15 @@ fn render(
         false => Vec::new(),
     };
     let palettes = palettes(job, &own_colors);
+    // Of a palette one of whose colours lies behind, the subject gets the others: there may be models for fewer.
     let good = palettes.iter().filter_map(|(_, p)| p.as_ref().ok());
+    let fewer: Vec<Palette> = match (&job.background.fill, base.background.is_some()) {
+        (Some(Fill::Color(_) | Fill::Role(_)), true) => {
+            good.clone().filter_map(|p| p.colors().first().map(|color| p.clone().without(*color))).collect()
+        }
+        _ => Vec::new(),
+    };
+    let good = good.chain(&fewer);
     let models = Models::new(base, job.recolor.mode, good, options.kmeans_max_iterations);
     timings.add("model", start);
 
@@ -498,6 +506,14 @@ fn render(
     Pages { own_colors, original, cards }
 }
 
+/// The palette of what lies before `ground`: a colour that is behind already would make the subject vanish.
+fn before(ground: Ground<'_>, palette: &Palette) -> Palette {
+    match ground {
+        Ground::Color(color) => palette.clone().without(color),
+        Ground::Transparent | Ground::Backdrop(_) => palette.clone(),
+    }
+}
+
 /// Everything that variations are made of.
 struct Studio<'a> {
     job: &'a Job,
@@ -544,8 +560,9 @@ impl Studio<'_> {
     }
 
     fn palette(&self, at: usize, planned: &PlannedVariation, on_sheet: bool) -> Result<Entries, Failure> {
-        let palette = self.palettes[at].1.as_ref().map_err(Failure::clone)?;
-        let ground = self.ground(Some(palette))?;
+        let whole = self.palettes[at].1.as_ref().map_err(Failure::clone)?;
+        let ground = self.ground(Some(whole))?;
+        let palette = &before(ground, whole);
         let (base, timings) = (self.base, self.workshop.timings);
         let made = Recoloring::new(base, self.models, palette, &self.job.recolor, timings);
         let description = Description { mapping: made.mapping, metrics: made.metrics, notes: made.notes };
@@ -613,6 +630,10 @@ impl Studio<'_> {
 
     /// What lies behind a variation in `palette`.
     fn ground(&self, palette: Option<&Palette>) -> Result<Ground<'_>, Failure> {
+        // A picture that passed as it was has nothing to fill.
+        if !self.base.background.as_ref().is_some_and(|background| background.removed) {
+            return Ok(Ground::Transparent);
+        }
         Ok(match (&self.job.background.fill, &self.base.backdrop) {
             (Some(Fill::Color(color)), _) => Ground::Color(*color),
             (Some(Fill::Role(role)), _) => match palette.map(|palette| palette_file::color_of(palette, *role)) {
