@@ -80,6 +80,18 @@ fn a_plain_ground_goes_and_takes_no_part_in_the_colors() {
 }
 
 #[test]
+fn a_product_shot_as_a_jpeg_keeps_its_pale_parts() {
+    let scene = generator::scenes::named("running shoe on a sweep", 768).unwrap();
+    let studio = Studio::new();
+    let manifest = studio.run(&job(r#""background": {"action": "remove"}"#), &studio::fixture("product.jpg"));
+    let background = manifest.background.as_ref().unwrap();
+    assert_eq!((background.method.as_str(), background.ground.as_deref()), ("classic", Some("gradient")));
+    let cutout = studio.picture(entry(&manifest, "effect_cutout.png"));
+    let apart: f64 = cutout.pixels().zip(&scene.alpha).map(|(p, &a)| f64::from(p[3].abs_diff(a)) / 255.0).sum();
+    assert!(apart / (scene.alpha.len() as f64) < 0.005, "{}", apart / scene.alpha.len() as f64);
+}
+
+#[test]
 fn enclosed_ground_stays_when_it_is_to_stay() {
     let (studio, manifest) = run(r#""background": {"action": "remove", "enclosed": false}"#);
     let cutout = studio.picture(entry(&manifest, "effect_cutout.png"));

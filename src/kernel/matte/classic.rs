@@ -16,6 +16,8 @@ pub const CONFIDENT: f32 = 0.5;
 /// Ringing in compressed pictures, as a share of the contrast in a block, and in codes at most.
 const RINGING: f32 = 0.18;
 const MOST_RINGING: f32 = 40.0;
+/// Ringing of light compression, codes.
+const LIGHT: f32 = 8.0;
 
 /// What to remove.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +82,8 @@ pub fn cut_out(image: &BaseImage, options: &ClassicOptions) -> Classic {
     if traits.subject < 1e-4 {
         return untouched(image);
     }
-    shadow::shade(image, &mut class, &backdrop, if rings { stray } else { 0.0 });
+    // Light compression blurs a shadow less than it would help a pale subject to pass for one.
+    shadow::shade(image, &mut class, &backdrop, if rings { (stray - LIGHT).max(0.0) } else { 0.0 });
     traits.gentle = extent::gentle(&distances, &class, width, &backdrop);
     drop(distances);
     let dirt = (2.5 * backdrop.noise).max(0.9 * stray).max(1.5);
