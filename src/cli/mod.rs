@@ -41,7 +41,7 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Apply palettes to a picture: variations, manifest.json and gallery.html in a folder
-    Render(RenderArgs),
+    Render(Box<RenderArgs>),
     /// Run one job message, as the worker would
     Job(JobArgs),
     /// Run the worker: an HTTP server for Pub/Sub push, direct requests and probes

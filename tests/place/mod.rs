@@ -1,5 +1,7 @@
 //! A folder of its own in which the real program runs, with no setting from outside.
 
+#![allow(dead_code, reason = "every test uses its own part")]
+
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
