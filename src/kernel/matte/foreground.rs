@@ -17,6 +17,8 @@ const BLOCKS: usize = 128;
 const WIDE: usize = 5;
 /// The picture's longer side over the narrow window's reach.
 const NARROW: usize = 340;
+/// Reach from which on a narrow window is sampled.
+const SPARSE: usize = 6;
 /// Height and width of the tiles in which pixels are worked on.
 const TILE: (usize, usize) = (32, 64);
 
@@ -106,7 +108,7 @@ impl Grid {
                     continue;
                 }
                 // Thin strokes must not fall through; sure blocks are sampled.
-                let step = if soft[by * columns + bx] { 1 } else { 2 };
+                let step = if soft[by * columns + bx] { 1 } else { 4 };
                 for y in (by * block..((by + 1) * block).min(height)).step_by(step) {
                     for x in (bx * block..((bx + 1) * block).min(width)).step_by(step) {
                         let at = y * width + x;
@@ -193,16 +195,18 @@ impl Scratch {
             top: area.top.saturating_sub(reach),
             bottom: (area.bottom + reach).min(height),
         };
-        let stride = wide.right - wide.left;
+        // Every pixel of small windows is looked at, every second one both ways of wide ones.
+        let step = if reach < SPARSE { 1 } else { 2 };
+        let stride = (wide.right - wide.left).div_ceil(step);
         self.first.clear();
         let (first_block, last_block) =
             (grid.between(wide.left, grid.columns).0, grid.between(wide.right, grid.columns).1);
         self.taps.clear();
-        self.taps.extend((wide.left..wide.right).map(|x| {
+        self.taps.extend((wide.left..wide.right).step_by(step).map(|x| {
             let (low, high, t) = grid.between(x, grid.columns);
             ((low - first_block) as u32, (high - first_block) as u32, t)
         }));
-        for y in wide.top..wide.bottom {
+        for y in (wide.top..wide.bottom).step_by(step) {
             let (above, below, t) = grid.between(y, grid.rows);
             self.line.clear();
             self.line.extend((first_block..=last_block).map(|bx| {
@@ -211,7 +215,7 @@ impl Scratch {
             }));
             let at = y * width;
             let pixels = rgb[(at + wide.left) * 3..(at + wide.right) * 3].as_chunks::<3>().0;
-            let pixels = pixels.iter().zip(&alpha[at + wide.left..at + wide.right]);
+            let pixels = pixels.iter().zip(&alpha[at + wide.left..at + wide.right]).step_by(step);
             let line = &self.line;
             self.first.extend(pixels.zip(&self.taps).map(|((c, &a), &(low, high, t))| {
                 let (low, high) = (&line[low as usize], &line[high as usize]);
@@ -223,10 +227,14 @@ impl Scratch {
         }
         self.columns.clear();
         self.columns.resize(stride, [0.0; 8]);
-        let rows = wide.bottom - wide.top;
+        let rows = (wide.bottom - wide.top).div_ceil(step);
+        // The samples within reach of a place that is counted from the margin's begin.
+        let window = |place: usize, count: usize| {
+            place.saturating_sub(reach).div_ceil(step)..((place + reach) / step + 1).min(count)
+        };
         let mut summed = 0..0;
         for y in area.top..area.bottom {
-            let wanted = (y - wide.top).saturating_sub(reach)..(y - wide.top + reach + 1).min(rows);
+            let wanted = window(y - wide.top, rows);
             while summed.end < wanted.end {
                 let row = &self.first[summed.end * stride..][..stride];
                 self.columns.iter_mut().zip(row).for_each(|(s, v)| (0..8).for_each(|i| s[i] += v[i]));
@@ -241,12 +249,12 @@ impl Scratch {
             let (mut from, mut to) = (0, 0);
             let mut sum = [0f32; 8];
             for x in area.left..area.right {
-                let place = x - wide.left;
-                while to < (place + reach + 1).min(stride) {
+                let wanted = window(x - wide.left, stride);
+                while to < wanted.end {
                     (0..8).for_each(|i| sum[i] += self.columns[to][i]);
                     to += 1;
                 }
-                while from < place.saturating_sub(reach) {
+                while from < wanted.start {
                     (0..8).for_each(|i| sum[i] -= self.columns[from][i]);
                     from += 1;
                 }

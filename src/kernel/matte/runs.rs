@@ -5,8 +5,6 @@ use std::ops::RangeInclusive;
 
 use rayon::prelude::*;
 
-use crate::kernel::simd::vectorize;
-
 /// Rows that are scanned together.
 const BAND: usize = 64;
 
@@ -171,22 +169,10 @@ fn root(runs: &mut [Run], mut at: u32) -> u32 {
 pub(super) fn by_stretch(row: &[u8], step: usize, mut work: impl FnMut(std::ops::Range<usize>, Option<u8>)) {
     let mut start = 0;
     for chunk in row.chunks(step.max(1)) {
-        let (mut any, mut all) = (0u8, 255u8);
-        vectorize(
-            #[inline(always)]
-            || {
-                for &v in chunk {
-                    any |= v;
-                    all &= v;
-                }
-            },
-        );
-        let kind = if any == 0 {
-            Some(0)
-        } else if all == 255 {
-            Some(255)
-        } else {
-            None
+        // All alike where each equals the next: one comparison of memory.
+        let kind = match chunk[0] {
+            v @ (0 | 255) if chunk[1..] == chunk[..chunk.len() - 1] => Some(v),
+            _ => None,
         };
         work(start..start + chunk.len(), kind);
         start += chunk.len();

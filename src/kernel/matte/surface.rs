@@ -9,6 +9,12 @@ use crate::kernel::simd::vectorize;
 /// Cells along the longer side.
 const CELLS: usize = 96;
 
+/// Reach, in cells, of what a cell is compared with.
+const NEAR: usize = 2;
+
+/// Most samples of the border that the polynomial is fitted to; it has six coefficients.
+const FITTED: usize = 1000;
+
 /// A quadratic polynomial of the place, plus corrections at the centres of cells.
 #[derive(Debug, Clone)]
 pub(super) struct Surface {
@@ -105,11 +111,12 @@ pub(super) fn fit(ring: &[Sample], image: &BaseImage, noise: f32, without: Optio
         corrections: vec![[0.0; 3]; columns * rows],
     };
     let floor = 2.0 + 2.0 * noise;
+    let stride = ring.len().div_ceil(FITTED).max(1);
     let mut reach = f32::MAX;
     for _ in 0..14 {
         let mut matrix = [[0f64; 6]; 6];
         let mut sides = [[0f64; 6]; 3];
-        for s in ring {
+        for s in ring.iter().step_by(stride) {
             let weight = if reach == f32::MAX {
                 if Some(s.side) == without {
                     continue;
@@ -131,7 +138,7 @@ pub(super) fn fit(ring: &[Sample], image: &BaseImage, noise: f32, without: Optio
         }
         // A little weight on small coefficients keeps lines of pixels, and single ones, solvable.
         for (i, row) in matrix.iter_mut().enumerate() {
-            row[i] += if i == 0 { 1e-9 } else { 1e-5 * ring.len() as f64 };
+            row[i] += if i == 0 { 1e-9 } else { 1e-5 * (ring.len() / stride) as f64 };
         }
         surface.polynomial = solve(matrix, sides)?;
         reach = if reach == f32::MAX { 60.0 } else { (reach * 0.65).max(floor) };
@@ -205,12 +212,13 @@ pub(super) fn grow(mut surface: Surface, image: &BaseImage, tolerance: f32) -> (
         }
     }
     let around = |found: &[Option<Color>], cx: usize, cy: usize| -> Option<Color> {
+        // By the distance: 1 / (1 + d²).
+        const WEIGHTS: [f32; 2 * NEAR + 1] = [1.0, 1.0 / 2.0, 1.0 / 5.0, 1.0 / 10.0, 1.0 / 17.0];
         let (mut sum, mut n) = ([0f32; 3], 0f32);
-        for y in cy.saturating_sub(2)..(cy + 3).min(rows) {
-            for x in cx.saturating_sub(2)..(cx + 3).min(columns) {
+        for y in near(cy, rows) {
+            for x in near(cx, columns) {
                 if let Some(c) = found[y * columns + x] {
-                    let far = (x.abs_diff(cx) + y.abs_diff(cy)) as f32;
-                    let weight = 1.0 / (1.0 + far * far);
+                    let weight = WEIGHTS[x.abs_diff(cx) + y.abs_diff(cy)];
                     (0..3).for_each(|i| sum[i] += weight * c[i]);
                     n += weight;
                 }
@@ -234,20 +242,33 @@ pub(super) fn grow(mut surface: Surface, image: &BaseImage, tolerance: f32) -> (
             }
         }
     }
-    // Cells of the subject take what is near, ring after ring; what stays open is left to the polynomial.
     let mut smooth: Vec<Option<Color>> =
         (0..columns * rows).map(|i| found[i].and_then(|_| around(&found, i % columns, i / columns))).collect();
-    for _ in 0..columns.max(rows) / 2 {
-        let next: Vec<Option<Color>> =
-            (0..columns * rows).map(|i| smooth[i].or_else(|| around(&smooth, i % columns, i / columns))).collect();
-        let open = next.iter().any(Option::is_none);
-        smooth = next;
-        if !open {
-            break;
+    // Cells of the subject take what is near, ring after ring; what stays open is left to the polynomial.
+    let mut known: Vec<bool> = smooth.iter().map(Option::is_some).collect();
+    let mut fresh: Vec<usize> = (0..known.len()).filter(|&i| known[i]).collect();
+    while !fresh.is_empty() {
+        let mut next = Vec::new();
+        for i in fresh {
+            for y in near(i / columns, rows) {
+                for x in near(i % columns, columns) {
+                    if !std::mem::replace(&mut known[y * columns + x], true) {
+                        next.push(y * columns + x);
+                    }
+                }
+            }
         }
+        let ring: Vec<Option<Color>> = next.iter().map(|&i| around(&smooth, i % columns, i / columns)).collect();
+        next.iter().zip(ring).for_each(|(&i, color)| smooth[i] = color);
+        fresh = next;
     }
     surface.corrections = smooth.into_iter().map(Option::unwrap_or_default).collect();
     (surface, edge_ground as f32 / edge.max(1) as f32)
+}
+
+/// The cells up to [`NEAR`] from `at` on one axis.
+fn near(at: usize, count: usize) -> std::ops::Range<usize> {
+    at.saturating_sub(NEAR)..(at + NEAR + 1).min(count)
 }
 
 #[cfg(test)]
