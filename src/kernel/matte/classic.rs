@@ -73,7 +73,8 @@ pub fn cut_out(image: &BaseImage, options: &ClassicOptions) -> Classic {
     let rings = stray > backdrop.tight;
     if rings {
         ringing::forgive(&mut distances, width, &backdrop, RINGING, MOST_RINGING);
-        class = extent::divide(&distances, width, &backdrop, options.enclosed, true);
+        let bare = std::mem::replace(&mut class, extent::divide(&distances, width, &backdrop, options.enclosed, true));
+        ringing::limit(&mut class, &bare, width);
     }
     if rings || backdrop.is_noisy() {
         ringing::reopen(&distances, &mut class, width);

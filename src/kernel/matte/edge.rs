@@ -76,9 +76,9 @@ fn offsets(width: usize) -> Vec<Offset> {
 fn marks(class: &[u8], width: usize) -> Vec<u8> {
     let mut solid: Vec<u8> = class.to_vec();
     solid.par_iter_mut().for_each(|v| *v = if *v == SUBJECT { 255 } else { 0 });
-    let grown = most_around(&solid, width);
-    let once = least_around(&solid, width);
-    let twice = least_around(&once, width);
+    let grown = most_around(&solid, width, 1);
+    let once = least_around(&solid, width, 1);
+    let twice = least_around(&once, width, 1);
     let planes = solid.par_chunks_mut(width).zip(grown.par_chunks(width)).zip(once.par_chunks(width));
     planes.zip(twice.par_chunks(width)).zip(class.par_chunks(width)).for_each(
         |((((solid, grown), once), twice), class)| {

@@ -98,47 +98,146 @@ pub(super) fn gentle(distances: &[u8], class: &[u8], width: usize, backdrop: &Ba
     gentle as f32 / outline.max(1) as f32
 }
 
-/// The least of every 3 × 3 neighbourhood, clipped at the borders.
-pub(super) fn least_around(plane: &[u8], width: usize) -> Vec<u8> {
-    around(plane, width, u8::min)
+/// The least of the square that reaches `reach` pixels to every side, clipped at the borders.
+pub(super) fn least_around(plane: &[u8], width: usize, reach: usize) -> Vec<u8> {
+    around(plane, width, reach, u8::MAX, u8::min)
 }
 
-/// The greatest of every 3 × 3 neighbourhood, clipped at the borders.
-pub(super) fn most_around(plane: &[u8], width: usize) -> Vec<u8> {
-    around(plane, width, u8::max)
+/// The greatest of the same square.
+pub(super) fn most_around(plane: &[u8], width: usize, reach: usize) -> Vec<u8> {
+    around(plane, width, reach, u8::MIN, u8::max)
 }
 
+/// `neutral` changes nothing that it is picked with.
 #[inline(always)]
-fn around(plane: &[u8], width: usize, pick: impl Fn(u8, u8) -> u8 + Sync + Copy) -> Vec<u8> {
+fn around(plane: &[u8], width: usize, reach: usize, neutral: u8, pick: impl Fn(u8, u8) -> u8 + Sync + Copy) -> Vec<u8> {
     let height = plane.len() / width;
+    let length = 2 * reach + 1;
     let mut out = vec![0u8; plane.len()];
     out.par_chunks_mut(width).enumerate().for_each_init(
-        || vec![0u8; width],
-        |column, (y, out)| {
-            let row = |y: usize| &plane[y * width..(y + 1) * width];
-            let (above, here, below) = (row(y.saturating_sub(1)), row(y), row((y + 1).min(height - 1)));
+        // Neutral beyond both ends, so that windows need no clipping.
+        || (vec![neutral; width + 2 * reach], vec![neutral; width + 2 * reach]),
+        |(line, next), (y, out)| {
+            let rows = &plane[y.saturating_sub(reach) * width..(y + reach + 1).min(height) * width];
+            line[..reach].fill(neutral);
+            line[reach + width..].fill(neutral);
+            line[reach..reach + width].copy_from_slice(&rows[..width]);
             vectorize(
                 #[inline(always)]
                 || {
-                    for (((out, &a), &b), &c) in column.iter_mut().zip(above).zip(here).zip(below) {
-                        *out = pick(pick(a, b), c);
+                    let column = &mut line[reach..reach + width];
+                    let mut pairs = rows[width..].chunks_exact(2 * width);
+                    for pair in &mut pairs {
+                        let (above, below) = pair.split_at(width);
+                        for ((v, &a), &b) in column.iter_mut().zip(above).zip(below) {
+                            *v = pick(*v, pick(a, b));
+                        }
+                    }
+                    for (v, &a) in column.iter_mut().zip(pairs.remainder()) {
+                        *v = pick(*v, a);
                     }
                 },
             );
-            out.copy_from_slice(column);
-            let (left, right) = (&column[..], column.get(1..).unwrap_or_default());
+            // Windows of twice the length, of two of half of it, until two that overlap make the whole.
+            let mut span = 1;
+            while 2 * span <= length {
+                vectorize(
+                    #[inline(always)]
+                    || {
+                        for ((next, &a), &b) in next.iter_mut().zip(line.iter()).zip(&line[span..]) {
+                            *next = pick(a, b);
+                        }
+                    },
+                );
+                std::mem::swap(line, next);
+                span *= 2;
+            }
             vectorize(
                 #[inline(always)]
                 || {
-                    for (out, &r) in out.iter_mut().zip(right) {
-                        *out = pick(*out, r);
-                    }
-                    for (out, &l) in out[1..].iter_mut().zip(left) {
-                        *out = pick(*out, l);
+                    for ((out, &a), &b) in out.iter_mut().zip(line.iter()).zip(&line[length - span..]) {
+                        *out = pick(a, b);
                     }
                 },
             );
         },
     );
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ground::Shape;
+    use super::*;
+
+    /// A plane from rows of letters: `.` bare ground, `o` loosely ground, `#` subject.
+    fn plane(art: &[&str]) -> (Vec<u8>, usize) {
+        let distance = |b: u8| halves(if b == b'#' { 80.0 } else { f32::from(b == b'o') * 5.0 });
+        (art.iter().flat_map(|row| row.bytes().map(distance)).collect(), art[0].len())
+    }
+
+    fn backdrop() -> Backdrop {
+        Backdrop { shape: Shape::Flat(vec![[250.0; 3]]), inliers: 1.0, noise: 0.0, tight: 2.0, loose: 6.0 }
+    }
+
+    fn divided(art: &[&str], enclosed: bool) -> Vec<String> {
+        let (distances, width) = plane(art);
+        let class = divide(&distances, width, &backdrop(), enclosed, false);
+        let letter = |&c: &u8| if c == GROUND { '.' } else { '#' };
+        class.chunks(width).map(|row| row.iter().map(letter).collect()).collect()
+    }
+
+    #[test]
+    fn loose_ground_goes_with_the_border_and_enclosed_ground_as_asked() {
+        let art = [
+            "..........", //
+            ".ooooooo..",
+            ".o######..",
+            ".o#....#..",
+            ".o#....#..",
+            ".o######..",
+            "..........",
+        ];
+        let open = ["..........", "..........", "..######..", "..#....#..", "..#....#..", "..######..", ".........."];
+        assert_eq!(divided(&art, true), open);
+        let kept = ["..........", "..........", "..######..", "..######..", "..######..", "..######..", ".........."];
+        assert_eq!(divided(&art, false), kept);
+    }
+
+    #[test]
+    fn what_is_only_loosely_ground_inside_the_subject_stays() {
+        let art = ["........", ".######.", ".#oooo#.", ".#oooo#.", ".######.", "........"];
+        assert_eq!(divided(&art, true)[2], ".######.");
+    }
+
+    #[test]
+    fn least_and_most_are_of_squares_clipped_at_the_borders() {
+        for (width, height) in [(1usize, 1usize), (5, 4), (1, 9), (40, 33)] {
+            let plane: Vec<u8> = (0..width * height).map(|i| (i * 37 % 101) as u8).collect();
+            for reach in [1, 2, 3, 8, 24] {
+                let square = |i: usize| {
+                    let (x, y) = (i % width, i / width);
+                    let columns = x.saturating_sub(reach)..(x + reach + 1).min(width);
+                    let rows = y.saturating_sub(reach)..(y + reach + 1).min(height);
+                    rows.flat_map(|y| plane[y * width + columns.start..y * width + columns.end].to_vec())
+                        .collect::<Vec<u8>>()
+                };
+                let expected = |pick: fn(Vec<u8>) -> u8| (0..plane.len()).map(|i| pick(square(i))).collect::<Vec<u8>>();
+                assert_eq!(least_around(&plane, width, reach), expected(|s| s.into_iter().min().unwrap()));
+                assert_eq!(most_around(&plane, width, reach), expected(|s| s.into_iter().max().unwrap()));
+            }
+        }
+    }
+
+    #[test]
+    fn an_outline_that_fades_is_gentle_and_one_with_an_edge_is_not() {
+        let (width, height) = (40, 30);
+        let share = |slope: f32| {
+            let distances: Vec<u8> =
+                (0..width * height).map(|i| halves(((i % width) as f32 - 20.0).max(0.0) * slope)).collect();
+            let class = divide(&distances, width, &backdrop(), true, false);
+            gentle(&distances, &class, width, &backdrop())
+        };
+        assert_eq!((share(1.0), share(20.0)), (1.0, 0.0));
+    }
 }

@@ -68,17 +68,25 @@ pub(super) fn forgive(distances: &mut [u8], width: usize, backdrop: &Backdrop, s
     });
 }
 
+/// Gives back to the subject what is ground only by forgiveness, `class`, where it lies further than a block from what
+/// was ground without, `bare`, and within a block of something solid: ringing stays within its block. Between strands,
+/// no ground need be left bare.
+pub(super) fn limit(class: &mut [u8], bare: &[u8], width: usize) {
+    const REACH: usize = BLOCK / 2;
+    let far = least_around(bare, width, REACH);
+    if !class.par_iter().zip(&far).any(|(class, far)| far > class) {
+        return;
+    }
+    let solid = least_around(class, width, REACH);
+    let near_solid = most_around(&solid, width, 2 * REACH);
+    class.par_iter_mut().zip(&far).zip(&near_solid).for_each(|((class, &far), &solid)| *class |= far & solid);
+}
+
 /// Gives back to the ground what lies between close strokes and is far less distant than they are: there the ground is
 /// blurred, not covered.
 pub(super) fn reopen(distances: &[u8], class: &mut [u8], width: usize) {
     const REACH: usize = 4;
-    let mut open = class.to_vec();
-    for _ in 0..REACH {
-        open = least_around(&open, width);
-    }
-    for _ in 0..REACH {
-        open = most_around(&open, width);
-    }
+    let open = most_around(&least_around(class, width, REACH), width, REACH);
     let rows = class.par_chunks_mut(width * BLOCK).zip(distances.par_chunks(width * BLOCK));
     rows.zip(open.par_chunks(width * BLOCK)).for_each(|((class, distances), open)| {
         for left in (0..width).step_by(BLOCK) {
@@ -96,4 +104,84 @@ pub(super) fn reopen(distances: &[u8], class: &mut [u8], width: usize) {
             }
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ground::Shape;
+    use super::*;
+
+    const SIDE: usize = 96;
+
+    fn backdrop() -> Backdrop {
+        Backdrop { shape: Shape::Flat(vec![[250.0; 3]]), inliers: 1.0, noise: 0.0, tight: 2.0, loose: 6.0 }
+    }
+
+    /// Distances in codes: a square of contrast 100, and what `rest` gives outside of it by the distance from its left
+    /// edge.
+    fn square(rest: impl Fn(usize) -> f32) -> Vec<u8> {
+        let at = |x: usize| if (48..80).contains(&x) { 100.0 } else { rest(48usize.saturating_sub(x)) };
+        (0..SIDE * SIDE).map(|i| halves(at(i % SIDE))).collect()
+    }
+
+    #[test]
+    fn clean_ground_does_not_stray_and_ringing_is_measured() {
+        let clean = square(|_| 0.0);
+        assert_eq!(stray(&clean, SIDE, &backdrop()), 0.0);
+        let rings = square(|far| if (1..8).contains(&far) { 9.0 } else { 0.0 });
+        assert_eq!(stray(&rings, SIDE, &backdrop()), 9.0);
+    }
+
+    #[test]
+    fn what_is_forgiven_is_in_proportion_to_the_contrast_of_its_block() {
+        let mut distances = square(|far| if far < 24 { 9.0 } else { 0.0 });
+        let loose = halves(backdrop().loose);
+        forgive(&mut distances, SIDE, &backdrop(), 0.18, 40.0);
+        // The block beside the square holds no contrast; that of the square itself is not softened enough to go.
+        assert!(distances[30] > loose, "{}", distances[30]);
+        assert!(distances[60] > loose, "{}", distances[60]);
+        let mut shared = square(|far| if far < 24 { 9.0 } else { 0.0 });
+        // A stroke of the square's contrast within that block.
+        (0..SIDE).for_each(|y| shared[y * SIDE + 36] = halves(100.0));
+        forgive(&mut shared, SIDE, &backdrop(), 0.18, 40.0);
+        assert!(shared[40] <= loose && shared[36] > loose, "{} {}", shared[40], shared[36]);
+    }
+
+    #[test]
+    fn far_from_bare_ground_and_near_something_solid_nothing_is_forgiven() {
+        // The column at which the subject begins, when it did at `with` and, without forgiveness, at `without`.
+        let begin = |with: usize, without: usize, subject: fn(usize) -> bool| {
+            let plane = |from: usize| -> Vec<u8> {
+                let class = |x: usize| if x >= from && subject(x) { SUBJECT } else { GROUND };
+                (0..SIDE * SIDE).map(|i| class(i % SIDE)).collect()
+            };
+            let mut class = plane(with);
+            limit(&mut class, &plane(without), SIDE);
+            class[..SIDE].iter().position(|&c| c == SUBJECT)
+        };
+        assert_eq!(begin(24, 10, |_| true), Some(18));
+        assert_eq!(begin(40, 10, |_| true), Some(32));
+        assert_eq!(begin(24, 20, |_| true), Some(24));
+        // Strands are not solid.
+        assert_eq!(begin(24, 10, |x| x % 8 == 0), Some(24));
+    }
+
+    #[test]
+    fn gaps_between_close_strokes_open_when_they_are_far_less_distant() {
+        // Strokes of three pixels, gaps of three.
+        let stroke = |x: usize| x % 6 < 3;
+        let distances = |gap: f32| -> Vec<u8> {
+            (0..SIDE * SIDE).map(|i| halves(if stroke(i % SIDE) { 100.0 } else { gap })).collect()
+        };
+        let all = |gap: f32| {
+            let mut class = vec![SUBJECT; SIDE * SIDE];
+            (0..SIDE).for_each(|y| class[y * SIDE] = GROUND);
+            (0..SIDE * SIDE).filter(|i| i % SIDE % 6 == 5).for_each(|i| class[i] = GROUND);
+            reopen(&distances(gap), &mut class, SIDE);
+            class
+        };
+        let (near, far) = (all(20.0), all(50.0));
+        assert!((6..90).all(|x| (near[x] == SUBJECT) == stroke(x)), "{:?}", &near[..24]);
+        assert!((6..90).all(|x| (far[x] == SUBJECT) == (x % 6 != 5)), "{:?}", &far[..24]);
+    }
 }

@@ -98,9 +98,7 @@ pub(super) fn shade(image: &BaseImage, class: &mut [u8], backdrop: &Backdrop, sl
     let mut eroded = mask.clone();
     let mut depth = 0;
     for reach in [1, 2, 4].map(|times| times * (side / 400).clamp(2, 6)) {
-        for _ in depth..reach {
-            eroded = least_around(&eroded, width);
-        }
+        eroded = least_around(&eroded, width, reach - depth);
         depth = reach;
         let reached = reach_from_ground(&eroded, class, &mask, width, reach);
         let shaded = |class: u8, reached: u8| class == SUBJECT && reached != 0;
@@ -134,12 +132,12 @@ fn reach_from_ground(eroded: &[u8], class: &[u8], mask: &[u8], width: usize, rea
         }
     }
     for _ in 0..=reach {
-        reached = most_around(&reached, width);
+        reached = most_around(&reached, width, 1);
         reached.par_iter_mut().zip(mask).for_each(|(r, &m)| *r = if m == 255 { *r } else { 0 });
     }
     // A little further over what is steep for a shadow.
     for _ in 0..3 {
-        reached = most_around(&reached, width);
+        reached = most_around(&reached, width, 1);
         reached.par_iter_mut().zip(mask).for_each(|(r, &m)| *r = if matches!(m, 255 | WEAK) { *r } else { 0 });
     }
     reached
