@@ -2,6 +2,7 @@
 
 use super::decode::Probe;
 use super::job::{Format, Job, Mode};
+use super::plan;
 use super::run::{self, RunOptions};
 use crate::kernel::resize;
 
@@ -83,7 +84,7 @@ fn base_pixels(probe: &Probe, options: &RunOptions) -> u64 {
 
 /// What an encoder holds of a picture beside what it has written.
 fn encoder_bytes(pixels: u64, job: &Job, options: &RunOptions) -> u64 {
-    let outputs = run::outputs(job, options);
+    let outputs = plan::outputs(job, options);
     let held = outputs.iter().map(|output| match output.format {
         Format::Png => 0,
         Format::Jpeg if output.progressive => 9 * pixels,
@@ -97,7 +98,7 @@ fn encoder_bytes(pixels: u64, job: &Job, options: &RunOptions) -> u64 {
 
 /// The most bytes that one file can have. The encoders' worst cases; a file grows in a buffer of twice its size at most.
 fn largest_file(pixels: u64, job: &Job, options: &RunOptions) -> u64 {
-    let files = run::outputs(job, options);
+    let files = plan::outputs(job, options);
     let sizes = files.iter().map(|output| match output.format {
         Format::Png => 4 * pixels,
         Format::Webp if output.lossless => 4 * pixels,

@@ -4,7 +4,8 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use super::job::Job;
-use super::run::{self, RECIPE_VERSION, RunOptions};
+use super::plan;
+use super::run::{RECIPE_VERSION, RunOptions};
 
 /// SHA-256, lower-case hex.
 pub fn sha256_hex(bytes: &[u8]) -> String {
@@ -47,7 +48,7 @@ fn key(job: &Job, source: &str, options: &RunOptions) -> String {
         "background": job.background,
         "effects": job.effects,
         "steps": job.steps,
-        "outputs": run::outputs(job, options),
+        "outputs": plan::outputs(job, options),
         "quality": options.quality,
         "max_dimension": options.max_dimension,
         "kmeans_max_iterations": options.kmeans_max_iterations,

@@ -1,6 +1,5 @@
 //! Runs one job: decode once, model once, then every palette and every output, and the manifest last.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Instant;
@@ -8,26 +7,22 @@ use std::time::Instant;
 use rayon::prelude::*;
 
 use super::base::{Base, Inputs, Models};
-use super::contact_sheet::{self, Plan, Tile};
-use super::effect;
-use super::encode::{self, EncodeOptions};
-use super::gallery::{self, Card, Preview};
+use super::contact_sheet::Plan;
 use super::identity::{Identity, sha256_hex};
-use super::job::{self, BackgroundAction, Fill, Format, GenerateRequest, Job, OutputRequest, PaletteRequest};
-use super::manifest::{Failure, Manifest, Source, State, VariationEntry};
-use super::outlet::{HandOver, Outlet, Start};
+use super::job::{self, Fill, Format, GenerateRequest, Job, PaletteRequest};
+use super::manifest::{Failure, Manifest, Source, State};
+use super::outlet::{HandOver, Outlet};
 use super::output::OutputFolder;
+use super::pages::{PageCard, Pages};
 use super::palette_file;
-use super::recoloring::Recoloring;
+use super::plan::{self, Subject, Wanted};
 use super::segment::Segmenter;
+use super::studio::Studio;
 use super::timing::{self, Timings};
-use super::variation::{self, Description, Ground, Kind, Painting, Pictures, PlannedVariation, Wanted, Workshop};
+use super::variation::{self, Workshop};
 use crate::kernel::color::Rgb8;
-use crate::kernel::effect as kernel_effect;
-use crate::kernel::gather::Recolored;
 use crate::kernel::harmony;
-use crate::kernel::image::Raster;
-use crate::kernel::palette::{Palette, Role};
+use crate::kernel::palette::Palette;
 
 /// Changes when the same job would give other pictures.
 pub const RECIPE_VERSION: &str = "1";
@@ -311,68 +306,13 @@ pub fn admit(job: &Job, options: &RunOptions) -> Result<(), RunError> {
     Ok(())
 }
 
-/// The files that are made of every variation: the job's, or the one of the settings.
-pub fn outputs(job: &Job, options: &RunOptions) -> Vec<OutputRequest> {
-    if !job.outputs.is_empty() {
-        return job.outputs.clone();
-    }
-    vec![OutputRequest::plain(options.format)]
-}
-
 /// The names of the files that a run of `job` makes, before anything is read; copies for upload are not among them.
 ///
 /// Of generated palettes only the names of the first fifteen are sure.
 pub fn object_names(job: &Job, options: &RunOptions) -> Vec<String> {
     let palettes = palettes(job, &[]);
-    let wanted = wanted(job, &palettes, options).into_iter().map(|(_, wanted)| wanted).collect::<Vec<_>>();
-    variation::object_names(&wanted).into_iter().flatten().collect()
-}
-
-/// What a variation is made of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Subject {
-    /// The picture as it is after its background was removed.
-    Cutout,
-    /// Its alpha.
-    Matte,
-    /// The palette at this place.
-    Palette(usize),
-    /// The effect at this place.
-    Effect(usize),
-}
-
-/// Every variation that a job asks for, in the manifest's order.
-fn wanted(job: &Job, palettes: &[(String, Result<Palette, Failure>)], options: &RunOptions) -> Vec<(Subject, Wanted)> {
-    let outputs = outputs(job, options);
-    let effect = |name: &str, outputs: Vec<OutputRequest>| Wanted {
-        kind: Kind::Effect,
-        name: name.into(),
-        title: name.into(),
-        params: None,
-        colors: Vec::new(),
-        outputs,
-    };
-    if job.background.matte {
-        return vec![(Subject::Matte, effect("matte", outputs))];
-    }
-    let mut wanted = Vec::new();
-    if job.background.action == BackgroundAction::Remove {
-        wanted.push((Subject::Cutout, effect("cutout", outputs.clone())));
-        wanted.push((Subject::Matte, effect("matte", vec![OutputRequest::plain(Format::Png)])));
-    }
-    for (i, (name, palette)) in palettes.iter().enumerate() {
-        let colors = palette.as_ref().map(|p| p.colors().to_vec()).unwrap_or_default();
-        let outputs = outputs.clone();
-        let (name, title) = (name.clone(), name.clone());
-        wanted.push((Subject::Palette(i), Wanted { kind: Kind::Palette, name, title, params: None, colors, outputs }));
-    }
-    for (i, request) in job.effects.iter().enumerate() {
-        // An unknown one does not get past the job's own check; its name would do.
-        let name = effect::canonical(request.name()).unwrap_or(request.name());
-        let (title, params) = (effect::title(request), request.params().cloned());
-        wanted.push((Subject::Effect(i), Wanted { title, params, ..effect(name, outputs.clone()) }));
-    }
-    wanted
+    let wanted = plan::wanted(job, &palettes, options).into_iter().map(|(_, wanted)| wanted).collect::<Vec<_>>();
+    plan::object_names(&wanted).into_iter().flatten().collect()
 }
 
 /// The picture's own colours with their shares of the visible area, largest first; at most `colors` of them.
@@ -404,21 +344,6 @@ fn palettes(job: &Job, own: &[(Rgb8, f64)]) -> Vec<(String, Result<Palette, Fail
             made.into_iter().map(|p| (p.name().to_owned(), Ok(p))).collect()
         }
     }
-}
-
-/// What the gallery and the contact sheet are made of once all variations are there.
-struct Pages {
-    own_colors: Vec<(Rgb8, f64)>,
-    original: Option<(Preview, Raster)>,
-    cards: Vec<PageCard>,
-}
-
-struct PageCard {
-    name: String,
-    palette: Option<Palette>,
-    pictures: Option<Pictures>,
-    /// Places of its entries in the manifest.
-    entries: std::ops::Range<usize>,
 }
 
 fn render(
@@ -455,8 +380,8 @@ fn render(
     let models = Models::new(base, job.recolor.mode, good, options.kmeans_max_iterations);
     timings.add("model", start);
 
-    let (subjects, wanted): (Vec<Subject>, Vec<Wanted>) = wanted(job, &palettes, options).into_iter().unzip();
-    let planned = variation::plan(wanted, (image.width(), image.height()), options.quality);
+    let (subjects, wanted): (Vec<Subject>, Vec<Wanted>) = plan::wanted(job, &palettes, options).into_iter().unzip();
+    let planned = plan::plan(wanted, (image.width(), image.height()), options.quality);
     observe(Event::Planned { total: planned.iter().map(|v| v.outputs.len()).sum() });
     manifest.background = base.background.clone();
     if let Some(background) = &mut manifest.background {
@@ -506,208 +431,11 @@ fn render(
     Pages { own_colors, original, cards }
 }
 
-/// The palette of what lies before `ground`: a colour that is behind already would make the subject vanish.
-fn before(ground: Ground<'_>, palette: &Palette) -> Palette {
-    match ground {
-        Ground::Color(color) => palette.clone().without(color),
-        Ground::Transparent | Ground::Backdrop(_) => palette.clone(),
-    }
-}
-
-/// Everything that variations are made of.
-struct Studio<'a> {
-    job: &'a Job,
-    base: &'a Base,
-    palettes: &'a [(String, Result<Palette, Failure>)],
-    models: &'a Models<'a>,
-    workshop: &'a Workshop<'a>,
-}
-
-type Entries = (Vec<VariationEntry>, Option<Pictures>);
-
-impl Studio<'_> {
-    /// Makes one variation. `picture` is the base as pixels, made when an effect first needs it.
-    fn make(
-        &self,
-        subject: Subject,
-        planned: &PlannedVariation,
-        on_sheet: bool,
-        picture: &OnceLock<Raster>,
-    ) -> Entries {
-        let fail = |failure: &Failure| (self.workshop.fail(planned, failure), None);
-        // Time may be up before a variation is begun: then nothing of it is computed.
-        if planned.outputs.iter().all(|output| self.workshop.outlet.start(&output.object) == Start::Stop) {
-            return fail(&variation::stopped());
-        }
-        // A bug must cost one variation, not the job.
-        let made = catch_unwind(AssertUnwindSafe(|| match subject {
-            Subject::Palette(at) => self.palette(at, planned, on_sheet),
-            Subject::Effect(at) => self.effect(at, planned, on_sheet, picture),
-            Subject::Cutout => Ok(self.cutout(planned, on_sheet)),
-            Subject::Matte => {
-                let painting = Painting::Matte(&self.base.full.image);
-                Ok(self.workshop.make(&painting, Ground::Transparent, &Description::default(), planned, on_sheet))
-            }
-        }));
-        match made {
-            Ok(Ok(entries)) => entries,
-            Ok(Err(failure)) => fail(&failure),
-            Err(_) => {
-                let message = "the engine failed on this variation; report it with the picture and the job".into();
-                fail(&Failure { class: "internal".into(), message })
-            }
-        }
-    }
-
-    fn palette(&self, at: usize, planned: &PlannedVariation, on_sheet: bool) -> Result<Entries, Failure> {
-        let whole = self.palettes[at].1.as_ref().map_err(Failure::clone)?;
-        let ground = self.ground(Some(whole))?;
-        let palette = &before(ground, whole);
-        let (base, timings) = (self.base, self.workshop.timings);
-        let made = Recoloring::new(base, self.models, palette, &self.job.recolor, timings);
-        let description = Description { mapping: made.mapping, metrics: made.metrics, notes: made.notes };
-        let painting = Painting::Table {
-            image: &base.full.image,
-            table: &made.table,
-            preview: base.preview.as_ref().zip(made.preview.as_deref()).map(|(colors, table)| (&colors.image, table)),
-            dither: made.dither.map(|kind| (kind, palette.colors())),
-            hard_alpha: base.hard_alpha,
-        };
-        Ok(self.workshop.make(&painting, ground, &description, planned, on_sheet))
-    }
-
-    fn cutout(&self, planned: &PlannedVariation, on_sheet: bool) -> Entries {
-        let base = self.base;
-        let table = base.full.unchanged();
-        let preview = base.preview.as_ref().map(|colors| (&colors.image, colors.unchanged()));
-        let mut description = Description::default();
-        description.notes.extend(base.background.iter().flat_map(|background| background.notes.iter().cloned()));
-        let ground = self.ground_without_palette(&mut description);
-        let painting = Painting::Table {
-            image: &base.full.image,
-            table: &table,
-            preview: preview.as_ref().map(|(image, table)| (*image, table.as_slice())),
-            dither: None,
-            hard_alpha: base.hard_alpha,
-        };
-        self.workshop.make(&painting, ground, &description, planned, on_sheet)
-    }
-
-    fn effect(
-        &self,
-        at: usize,
-        planned: &PlannedVariation,
-        on_sheet: bool,
-        picture: &OnceLock<Raster>,
-    ) -> Result<Entries, Failure> {
-        let effect = effect::plan(&self.job.effects[at], self.job)
-            .map_err(|(_, message)| Failure { class: "bad-job".into(), message })?;
-        let mut description = Description::default();
-        let (palette, colors) = match &effect.colors {
-            None => (None, None),
-            Some(effect::Colors::List(colors)) => (None, Some(colors.as_slice())),
-            Some(effect::Colors::Palette(name)) => {
-                let found = self.palettes.iter().find(|(known, _)| known == name);
-                let (_, palette) = found.ok_or_else(|| Failure {
-                    class: "bad-palette".into(),
-                    message: format!("the job has no palette {name:?}; name one of its palettes, or list colours"),
-                })?;
-                let palette = palette.as_ref().map_err(Failure::clone)?;
-                (Some(palette), Some(palette.colors()))
-            }
-        };
-        let ground = match palette {
-            Some(palette) => self.ground(Some(palette))?,
-            None => self.ground_without_palette(&mut description),
-        };
-        let start = Instant::now();
-        let base = &self.base.full;
-        let picture = picture.get_or_init(|| Raster::read(&mut Recolored::new(&base.image, &base.unchanged())));
-        let raster = kernel_effect::apply(&effect.effect, picture, colors);
-        self.workshop.timings.add("effect", start);
-        Ok(self.workshop.make(&Painting::Raster(&raster), ground, &description, planned, on_sheet))
-    }
-
-    /// What lies behind a variation in `palette`.
-    fn ground(&self, palette: Option<&Palette>) -> Result<Ground<'_>, Failure> {
-        // A picture that passed as it was has nothing to fill.
-        if !self.base.background.as_ref().is_some_and(|background| background.removed) {
-            return Ok(Ground::Transparent);
-        }
-        Ok(match (&self.job.background.fill, &self.base.backdrop) {
-            (Some(Fill::Color(color)), _) => Ground::Color(*color),
-            (Some(Fill::Role(role)), _) => match palette.map(|palette| palette_file::color_of(palette, *role)) {
-                Some(Some(color)) => Ground::Color(color),
-                Some(None) => {
-                    let message = format!(
-                        "background.fill names the role {0}, which this palette does not have; add \"roles\": {{\"{0}\": \"#…\"}} to \
-                         it, or fill with a colour",
-                        role.name()
-                    );
-                    return Err(Failure { class: "bad-palette".into(), message });
-                }
-                None => Ground::Transparent,
-            },
-            (Some(Fill::Blur | Fill::Picture(_)), Some(backdrop)) => Ground::Backdrop(backdrop),
-            (Some(Fill::Blur | Fill::Picture(_) | Fill::Transparent) | None, _) => Ground::Transparent,
-        })
-    }
-
-    /// What lies behind a variation that has no palette, and so no roles.
-    fn ground_without_palette(&self, description: &mut Description) -> Ground<'_> {
-        if let Some(Fill::Role(role)) = self.job.background.fill {
-            description
-                .notes
-                .push(format!("Left transparent: only palettes have a colour with the role {}.", role.name()));
-        }
-        self.ground(None).unwrap_or(Ground::Transparent)
-    }
-}
-
-impl Pages {
-    fn write(self, folder: &OutputFolder, manifest: &mut Manifest, timings: &Timings) -> std::io::Result<()> {
-        let Some((original, original_tile)) = &self.original else { return Ok(()) };
-        let start = Instant::now();
-        let tiles: Vec<Tile<'_>> = self
-            .cards
-            .iter()
-            .map(|card| Tile {
-                title: &card.name,
-                colors: card.palette.as_ref().map_or(&[], |p| p.colors()),
-                raster: card.pictures.as_ref().and_then(|p| p.tile.as_ref()),
-            })
-            .collect();
-        let mut sheet = contact_sheet::contact_sheet(original_tile, &tiles);
-        let mut file = folder.create("contact-sheet.png")?;
-        encode::encode(&mut sheet, &EncodeOptions::new(Format::Png), &mut file).map_err(std::io::Error::other)?;
-        file.commit()?;
-        let cards: Vec<Card<'_>> = self
-            .cards
-            .iter()
-            .map(|card| Card {
-                title: &card.name,
-                description: card.palette.as_ref().and_then(|p| p.description()),
-                colors: card.palette.as_ref().map_or(&[], |p| p.colors()),
-                labels: card
-                    .palette
-                    .as_ref()
-                    .map(|p| palette_file::labels(p).into_iter().map(|role| role.map(Role::name)).collect())
-                    .unwrap_or_default(),
-                preview: card.pictures.as_ref().map(|p| &p.preview),
-                entries: &manifest.variations[card.entries.clone()],
-            })
-            .collect();
-        let page = gallery::html(manifest, original, &self.own_colors, &cards);
-        folder.write("gallery.html", page.as_bytes())?;
-        timings.add("gallery", start);
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use super::super::outlet::Start;
     use super::*;
 
     #[test]

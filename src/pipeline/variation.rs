@@ -11,10 +11,11 @@ use super::base::PREVIEW_SIDE;
 use super::contact_sheet::Plan;
 use super::encode::{self, ChromaMeter, EncodeError, EncodeOptions};
 use super::gallery::Preview;
-use super::job::{Chroma, Format, OutputRequest};
+use super::job::{Chroma, Format};
 use super::manifest::{Failure, MappingEntry, UploadCopy, VariationEntry};
 use super::outlet::{Outlet, Start};
-use super::output::{ObjectNames, StoredFile};
+use super::output::StoredFile;
+use super::plan::{FILL, PlannedOutput, PlannedVariation, upload_name};
 use super::run::Event;
 use super::timing::Timings;
 use crate::kernel::color::Rgb8;
@@ -25,68 +26,11 @@ use crate::kernel::image::{Raster, Rows};
 use crate::kernel::resize::{self, AreaReducer};
 use crate::kernel::unique::IndexedImage;
 
-/// What transparent pixels are filled with in formats without alpha.
-const FILL: Rgb8 = Rgb8::new(255, 255, 255);
-
 /// Class of the error of files that were not made because time was up.
 pub const STOPPED: &str = "deadline";
 
 /// Quality of the gallery's previews.
 const PREVIEW_QUALITY: u8 = 82;
-
-/// A file to make.
-pub struct PlannedOutput {
-    /// Its name.
-    pub object: String,
-    /// Width and height, pixels.
-    pub size: (u32, u32),
-    /// How to encode it.
-    pub encode: EncodeOptions,
-}
-
-/// What a variation is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// The picture in a palette.
-    Palette,
-    /// The picture with an effect; its cut-out and its matte count as such.
-    Effect,
-}
-
-/// A variation to make: what it is, how it is called, and its files.
-pub struct Wanted {
-    /// What it is.
-    pub kind: Kind,
-    /// The palette's or the effect's name.
-    pub name: String,
-    /// What a person calls it.
-    pub title: String,
-    /// The effect's parameters.
-    pub params: Option<Parameters>,
-    /// The palette's colours.
-    pub colors: Vec<Rgb8>,
-    /// Its files.
-    pub outputs: Vec<OutputRequest>,
-}
-
-/// Parameters as a job gives them.
-pub type Parameters = serde_json::Map<String, serde_json::Value>;
-
-/// The files of one variation.
-pub struct PlannedVariation {
-    /// What it is.
-    pub kind: Kind,
-    /// The palette's or the effect's name.
-    pub name: String,
-    /// What a person calls it.
-    pub title: String,
-    /// The effect's parameters.
-    pub params: Option<Parameters>,
-    /// The palette's colours.
-    pub colors: Vec<Rgb8>,
-    /// Its files, in the job's order.
-    pub outputs: Vec<PlannedOutput>,
-}
 
 /// The small pictures of a variation.
 pub struct Pictures {
@@ -94,92 +38,6 @@ pub struct Pictures {
     pub preview: Preview,
     /// For the contact sheet, when it is on it.
     pub tile: Option<Raster>,
-}
-
-/// Names every file of every variation, in order, so that names do not depend on what succeeds.
-pub fn plan(wanted: Vec<Wanted>, base: (u32, u32), quality: u8) -> Vec<PlannedVariation> {
-    let objects = object_names(&wanted);
-    wanted
-        .into_iter()
-        .zip(objects)
-        .map(|(wanted, objects)| PlannedVariation {
-            kind: wanted.kind,
-            name: wanted.name,
-            title: wanted.title,
-            params: wanted.params,
-            colors: wanted.colors,
-            outputs: wanted
-                .outputs
-                .iter()
-                .zip(objects)
-                .map(|(output, object)| PlannedOutput {
-                    object,
-                    size: resize::fit(base.0, base.1, output.max_dimension.unwrap_or(0), 0),
-                    encode: EncodeOptions {
-                        format: output.format,
-                        quality: output.quality.unwrap_or(quality),
-                        lossless: output.lossless,
-                        progressive: output.progressive,
-                        chroma: output.chroma,
-                        effort: output.effort,
-                        fill: FILL,
-                    },
-                })
-                .collect(),
-        })
-        .collect()
-}
-
-/// The names of the files of every variation, in order, each once.
-pub fn object_names(wanted: &[Wanted]) -> Vec<Vec<String>> {
-    let mut names = ObjectNames::default();
-    let mut of = |wanted: &Wanted| {
-        let prefix = match wanted.kind {
-            Kind::Palette => "palette",
-            Kind::Effect => "effect",
-        };
-        let take = |output: &OutputRequest| {
-            let suffix = output.max_dimension.map(|side| format!("_{side}")).unwrap_or_default();
-            names.take(prefix, &wanted.name, &suffix, output.format.extension())
-        };
-        wanted.outputs.iter().map(take).collect()
-    };
-    wanted.iter().map(&mut of).collect()
-}
-
-/// How names of copies for upload end.
-const UPLOAD_SUFFIX: &str = ".upload.jpg";
-
-/// The name of the copy for upload beside the file `object`.
-pub fn upload_name(object: &str) -> String {
-    format!("{}{UPLOAD_SUFFIX}", object.strip_suffix(".png").unwrap_or(object))
-}
-
-/// Whether a file of this name is the copy of another.
-pub fn is_upload_name(object: &str) -> bool {
-    object.ends_with(UPLOAD_SUFFIX)
-}
-
-impl PlannedOutput {
-    /// The manifest's entry, before anything is made.
-    pub fn entry(&self, variation: &PlannedVariation) -> VariationEntry {
-        VariationEntry {
-            palette: (variation.kind == Kind::Palette).then(|| variation.name.clone()),
-            effect: (variation.kind == Kind::Effect).then(|| variation.name.clone()),
-            params: variation.params.clone(),
-            colors: variation.colors.iter().map(Rgb8::to_string).collect(),
-            object: self.object.clone(),
-            width: self.size.0,
-            height: self.size.1,
-            format: match self.encode.format {
-                Format::Png => "png",
-                Format::Jpeg => "jpeg",
-                Format::Webp => "webp",
-            }
-            .into(),
-            ..VariationEntry::default()
-        }
-    }
 }
 
 /// What the files of one variation show.

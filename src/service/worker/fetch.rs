@@ -14,8 +14,8 @@ use super::run::{Facts, Keep};
 use crate::pipeline::decode::{self, DecodeError, Limits, Probe};
 use crate::pipeline::footprint;
 use crate::pipeline::identity::Identity;
+use crate::pipeline::plan;
 use crate::pipeline::run;
-use crate::pipeline::variation;
 use crate::service::admission::{Permit, Place};
 use crate::service::failure::{Class, Failure};
 use crate::service::jobs::{Entry, Stage};
@@ -207,7 +207,7 @@ impl Worker {
         let mut names = run::object_names(&plan.job, options);
         if options.upload_over.is_some() {
             let copies: Vec<String> =
-                names.iter().filter(|name| name.ends_with(".png")).map(|name| variation::upload_name(name)).collect();
+                names.iter().filter(|name| name.ends_with(".png")).map(|name| plan::upload_name(name)).collect();
             names.extend(copies);
         }
         let storage = &self.shared.storage;

@@ -18,8 +18,9 @@ use crate::pipeline::identity::{Identity, sha256_hex};
 use crate::pipeline::manifest::Manifest;
 use crate::pipeline::outlet::{HandOver, MadeFile, Start};
 use crate::pipeline::output::{StoredFile, crc32c_text};
+use crate::pipeline::plan;
 use crate::pipeline::run::{self, Event};
-use crate::pipeline::variation::{self, STOPPED};
+use crate::pipeline::variation::STOPPED;
 use crate::service::failure::{Class, Failure};
 use crate::service::jobs::{Entry, Stage};
 use crate::service::storage::Stat;
@@ -118,7 +119,7 @@ impl Worker {
                 let micros = u64::try_from(arrived.elapsed().as_micros()).unwrap_or(u64::MAX);
                 first.fetch_min(micros, Ordering::SeqCst);
                 // A copy for upload is no variation of its own.
-                if !variation::is_upload_name(object) {
+                if !plan::is_upload_name(object) {
                     entry.update(|status| status.stored += 1);
                 }
             }
