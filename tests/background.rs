@@ -92,6 +92,55 @@ fn a_product_shot_as_a_jpeg_keeps_its_pale_parts() {
 }
 
 #[test]
+fn what_is_half_opaque_already_stays_half_opaque() {
+    // The disc's right part lets half of what is behind through; so does a stripe of specks, which cleaning takes away.
+    let picture = |x: u32, y: u32| match badge(x, y) {
+        [r, g, b, _] if x >= 150 && (90..150).contains(&y) => [r, g, b, 128],
+        pixel => pixel,
+    };
+    let studio = Studio::new();
+    let manifest =
+        studio.run(&job(r#""background": {"action": "remove", "method": "classic"}"#), &png(SIDE, SIDE, picture));
+    let background = manifest.background.as_ref().unwrap();
+    assert!(background.removed, "{background:?}");
+    let cutout = studio.picture(entry(&manifest, "effect_cutout.png"));
+    assert_eq!((cutout.get_pixel(170, 120)[3], cutout.get_pixel(70, 120)[3], cutout.get_pixel(2, 2)[3]), (128, 255, 0));
+}
+
+#[test]
+fn cleaning_is_for_a_pictures_own_alpha_too() {
+    // A disc, and a speck beside it.
+    let picture = |x: u32, y: u32| {
+        let (dx, dy) = (f64::from(x) - 119.5, f64::from(y) - 119.5);
+        let there = dx * dx + dy * dy < 6400.0 || (x, y) == (10, 10);
+        [200, 30, 40, if there { 255 } else { 0 }]
+    };
+    for (clean, speck) in [(false, 255), (true, 0)] {
+        let studio = Studio::new();
+        let wish = job(&format!(r#""background": {{"action": "remove", "clean": {clean}}}"#));
+        let manifest = studio.run(&wish, &png(SIDE, SIDE, picture));
+        assert_eq!(manifest.background.as_ref().unwrap().method, "alpha");
+        let cutout = studio.picture(entry(&manifest, "effect_cutout.png"));
+        assert_eq!((cutout.get_pixel(10, 10)[3], cutout.get_pixel(119, 119)[3]), (speck, 255), "clean: {clean}");
+    }
+}
+
+#[test]
+fn options_that_would_do_nothing_are_refused() {
+    for (more, field) in [
+        (r#""method": "classic", "fill": "transparent""#, "background.method"),
+        (r#""clean": true, "fill": "transparent""#, "background.clean"),
+        (r#""fill": "blur""#, "background.fill"),
+    ] {
+        let text = format!(r#"{{"source": "a.png", "palettes": {{"generate": 1}}, "background": {{{more}}}}}"#);
+        let error = Job::from_json(text.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains(field), "{more}: {error}");
+    }
+    let plain = br#"{"source": "a.png", "palettes": {"generate": 1}, "background": {"fill": "transparent"}}"#;
+    assert!(Job::from_json(plain).is_ok());
+}
+
+#[test]
 fn enclosed_ground_stays_when_it_is_to_stay() {
     let (studio, manifest) = run(r#""background": {"action": "remove", "enclosed": false}"#);
     let cutout = studio.picture(entry(&manifest, "effect_cutout.png"));

@@ -8,14 +8,14 @@ mod python;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Barrier;
+use std::sync::{Arc, Barrier, Mutex};
 
 use concept_worker::kernel::image::BaseImage;
 use concept_worker::pipeline::decode::{self, Limits};
 use concept_worker::pipeline::segment::contract::Contract;
-use concept_worker::pipeline::segment::registry::{ModelEntry, Registry};
+use concept_worker::pipeline::segment::registry::{ModelEntry, ModelSpec, Registry};
 use concept_worker::pipeline::segment::runtime::{Library, Provider, RuntimeOptions};
-use concept_worker::pipeline::segment::{ModelError, Segmenter, Standing, tensor};
+use concept_worker::pipeline::segment::{ModelError, NoRoom, Segmenter, Standing, tensor};
 use place::{Place, Said};
 use python::OnnxRuntime;
 use serde_json::Value;
@@ -194,6 +194,39 @@ fn outputs_that_are_no_numbers_and_memory_that_runs_out_are_errors_of_their_own_
 }
 
 #[test]
+fn memory_is_set_aside_for_every_session_and_a_file_that_was_replaced_is_not_run() {
+    let Some(options) = options() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.onnx");
+    std::fs::copy(fixture("hungry.onnx"), &path).unwrap();
+    let registry = || {
+        let entry = ModelEntry { memory_mb: Some(10), ..entry("u2netp", &path) };
+        Registry::new(vec![entry], None).unwrap()
+    };
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let reserve = {
+        let asked = asked.clone();
+        move |_: &str, bytes: u64| -> Result<Box<dyn Send + Sync>, NoRoom> {
+            asked.lock().unwrap().push(bytes);
+            Ok(Box::new(()))
+        }
+    };
+    let fetch = |spec: &ModelSpec| Ok(PathBuf::from(&spec.location));
+    let three = RuntimeOptions { sessions: 3, ..options.clone() };
+    let models = Segmenter::with(registry(), three, Box::new(fetch), Box::new(reserve));
+    models.load(None).unwrap();
+    assert_eq!(*asked.lock().unwrap(), [30 << 20]);
+    // A session breaks; the file that a new one would be opened on is another one by now.
+    std::fs::copy(fixture("nan.onnx"), &path).unwrap();
+    let error = models.segment(None, &picture(64, 64)).unwrap_err();
+    assert!(matches!(&error, ModelError::Failed(text) if text.contains("another one")), "{error}");
+    // Jobs hold the memory: that passes.
+    let full = |_: &str, _: u64| -> Result<Box<dyn Send + Sync>, NoRoom> { Err(NoRoom::Now("not yet".into())) };
+    let models = Segmenter::with(registry(), options, Box::new(fetch), Box::new(full));
+    assert!(models.load(None).unwrap_err().is_passing());
+}
+
+#[test]
 fn providers_are_tried_in_order_and_why_one_is_not_taken_is_kept() {
     let Some(options) = options() else { return };
     let options = RuntimeOptions { providers: Provider::ALL.to_vec(), ..options };
@@ -278,10 +311,11 @@ fn what_build_makes_is_used_and_gives_the_same_map() {
         mattes.push(std::fs::read(place.path("out/effect_matte.png")).unwrap());
     }
     assert_eq!(mattes[0], mattes[1]);
-    // The copy is really what is loaded: broken, it is missed.
+    // The copy is really what is loaded: broken, it is missed, and the model itself does.
     std::fs::write(&files[0], b"broken").unwrap();
     let said = run(&["model", "check"], &cached);
-    assert_eq!(said.code, Some(1), "{}", said.out);
+    assert_eq!(said.code, Some(0), "{}", said.out);
+    assert!(said.err.contains("optimised copy is not used"), "{}", said.err);
 }
 
 /// The program's own words where the library is missing, is none, or is too old, and where a GPU is required.

@@ -46,7 +46,11 @@ pub fn job(args: &JobArgs) -> Result<ExitCode, CliError> {
     };
     let fill = match job.background.fill_picture() {
         Some(address) if is_far(address, &storage) => Some(fetch(address, &config)?),
-        Some(address) => Some(finish::source_input("background.fill", &config).read(&source_path(address, &config)?)?),
+        Some(address) => Some(finish::source_input("background.fill", &config).read(&source_path(
+            "background.fill",
+            address,
+            &config,
+        )?)?),
         None => None,
     };
     let out = match (&args.out, destination) {
@@ -100,7 +104,7 @@ fn is_far(source: &str, storage: &StorageSetting) -> bool {
 }
 
 fn read_source(job: &Job, config: &Config) -> Result<Vec<u8>, CliError> {
-    finish::source_input("source", config).read(&source_path(&job.source, config)?)
+    finish::source_input("source", config).read(&source_path("source", &job.source, config)?)
 }
 
 /// What the sender can mend is a matter of usage.
@@ -126,8 +130,8 @@ fn read(path: &Path) -> Result<Job, CliError> {
 }
 
 /// Where the picture is on this machine. Plain paths are relative to the current folder, like those of any flag.
-fn source_path(source: &str, config: &Config) -> Result<PathBuf, CliError> {
-    let usage = |problem: String| CliError::Usage(format!("source: {problem}"));
+fn source_path(field: &str, source: &str, config: &Config) -> Result<PathBuf, CliError> {
+    let usage = |problem: String| CliError::Usage(format!("{field}: {problem}"));
     match source.split_once("://") {
         None if source == "-" => Err(usage("a job reads no picture from standard input; name a file".into())),
         None => Ok(source.into()),

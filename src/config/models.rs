@@ -59,6 +59,13 @@ impl Config {
         if self.require_gpu && registry.names().is_empty() {
             return Err("CONCEPT_REQUIRE_GPU: no model is registered that would use it; set CONCEPT_MODEL".into());
         }
+        if self.require_gpu && registry.default_model().is_none() {
+            return Err(
+                "CONCEPT_REQUIRE_GPU: which model is to prove the GPU at the start? Set CONCEPT_MODEL to one of \
+                        CONCEPT_MODELS"
+                    .into(),
+            );
+        }
         if self.require_gpu && self.execution_providers.get().iter().all(|provider| !provider.is_gpu()) {
             return Err("CONCEPT_REQUIRE_GPU: CONCEPT_EXECUTION_PROVIDERS names no GPU; add cuda".into());
         }

@@ -122,8 +122,11 @@ impl Blurred {
         for y in (0..full_h).step_by(step) {
             let cells = &mut cells[(y * h / full_h) * w..][..w];
             let (rgb, alpha) = (&image.rgb()[y * full_w * 3..], &alpha[y * full_w..]);
+            let own = image.alpha().map(|own| &own[y * full_w..]);
             for x in (0..full_w).step_by(step) {
-                let weight = f32::from(255 - alpha[x]) / 255.0 + 0.002;
+                // What nobody can see has no colour.
+                let visible = own.map_or(1.0, |own| f32::from(own[x]) / 255.0);
+                let weight = visible * (f32::from(255 - alpha[x]) / 255.0 + 0.002);
                 let cell = &mut cells[x * w / full_w];
                 for (sum, &value) in cell.iter_mut().zip(&rgb[3 * x..3 * x + 3]) {
                     *sum += weight * f32::from(value);
@@ -131,6 +134,10 @@ impl Blurred {
                 cell[3] += weight;
             }
         }
+        // Far from all that is seen there is the mean of it.
+        let all = sum(&cells);
+        let mean = all.map(|v| 1e-4 * v / all[3].max(1e-9));
+        cells.iter_mut().for_each(|cell| *cell = add(*cell, &mean));
         for _ in 0..3 {
             cells = blur_columns(&blur_rows(&cells, w), w);
         }
@@ -269,5 +276,17 @@ mod tests {
             blurred.row(0, 1, &mut row);
             assert_eq!(row, [77; 21]);
         }
+    }
+
+    #[test]
+    fn what_nobody_can_see_has_no_part_in_a_blur() {
+        let (width, height) = (320u32, 100u32);
+        let visible = |i: u32| (140..180).contains(&(i % width));
+        let alpha: Vec<u8> = (0..width * height).map(|i| if visible(i) { 255 } else { 0 }).collect();
+        let rgb = (0..width * height).flat_map(|i| if visible(i) { [240, 200, 40] } else { [0; 3] }).collect();
+        let image = BaseImage::new(width, height, rgb, Some(alpha.clone())).unwrap();
+        let mut row = vec![0; 320 * 3];
+        Blurred::new(&image, &alpha).row(50, height as usize, &mut row);
+        assert!(row.chunks(3).all(|c| c == [240, 200, 40]), "{:?}", &row[..12]);
     }
 }

@@ -150,6 +150,7 @@ pub fn remove(
             describe(&cut.by, &mut record);
             apply(image, cut, request.clean)
         }
+        None if record.removed && request.clean => tidied(image),
         None => image,
     };
     record.subject_share = rounded(1.0 - hidden_share(&image));
@@ -250,19 +251,26 @@ fn model(image: &BaseImage, request: &BackgroundRequest, segmenter: &Segmenter) 
     Ok(Cut { alpha, rgb, by: By::Model { confidence: made.map.confidence, loaded: Box::new(made.by) } })
 }
 
-/// The picture with its matte, times any alpha that it had.
+/// The picture with its matte, times any alpha that it had, which classic has seen to itself.
 fn apply(image: BaseImage, mut cut: Cut, tidy: bool) -> BaseImage {
-    let (width, height, own) = (image.width(), image.height(), image.alpha());
+    let (width, height) = (image.width(), image.height());
     if tidy {
         clean::clean(&mut cut.alpha, width, height);
     }
-    if let Some(own) = own {
+    if let (Some(own), By::Model { .. }) = (image.alpha(), &cut.by) {
         for (alpha, &own) in cut.alpha.iter_mut().zip(own) {
             *alpha = ((u32::from(*alpha) * u32::from(own) + 127) / 255) as u8;
         }
     }
     // Both planes have the picture's own length.
     BaseImage::new(width, height, cut.rgb, Some(cut.alpha)).unwrap_or(image)
+}
+
+/// The picture with its own alpha cleaned.
+fn tidied(image: BaseImage) -> BaseImage {
+    let Some(mut alpha) = image.alpha().map(<[u8]>::to_vec) else { return image };
+    clean::clean(&mut alpha, image.width(), image.height());
+    BaseImage::new(image.width(), image.height(), image.rgb().to_vec(), Some(alpha)).unwrap_or(image)
 }
 
 fn describe(by: &By, record: &mut Background) {

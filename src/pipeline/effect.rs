@@ -90,7 +90,7 @@ pub fn plan(request: &EffectRequest, job: &Job) -> Result<PlannedEffect, Wrong> 
         "enhanced-bw" => Effect::EnhancedBw(enhanced_bw(&mut params)?),
         "pop-art" => Effect::PopArt(pop_art(&mut params)?),
         "dither" => Effect::Dither(dither(&mut params)?),
-        _ => Effect::Color(color(&mut params)?),
+        _ => Effect::Color(color(&mut params, colors.is_some())?),
     };
     params.finish(canonical)?;
     Ok(PlannedEffect { effect, colors })
@@ -130,16 +130,30 @@ fn dither(params: &mut Params<'_>) -> Result<DitherEffect, Wrong> {
     })
 }
 
-fn color(params: &mut Params<'_>) -> Result<ColorEffect, Wrong> {
-    Ok(ColorEffect {
+fn color(params: &mut Params<'_>, palette: bool) -> Result<ColorEffect, Wrong> {
+    let effect = ColorEffect {
         vibrance: params.number("vibrance", ColorEffect::VIBRANCE)?,
         saturation: params.number("saturation", ColorEffect::SATURATION)?,
         temperature: params.number("temperature", ColorEffect::TEMPERATURE)?,
         tint: params.number("tint", ColorEffect::TINT)?,
         hue_degrees: params.number("hue", ColorEffect::HUE_DEGREES)?,
         duotone: params.two_colors("duotone")?,
-    })
+    };
+    // Both give every lightness its colour: nothing would be left for the others to do.
+    let others = ColorEffect { duotone: None, ..effect } != ColorEffect::default();
+    match (palette, effect.duotone) {
+        (true, Some(_)) => {
+            Err(("duotone".into(), "palette gives the colours already; leave one of the two out".into()))
+        }
+        (true, None) if others => Err(("palette".into(), ONLY_ONE.into())),
+        (false, Some(_)) if others => Err(("duotone".into(), ONLY_ONE.into())),
+        _ => Ok(effect),
+    }
 }
+
+/// Of `palette` and `duotone` beside adjustments.
+const ONLY_ONE: &str = "it replaces every colour, and adjustments would do nothing; leave vibrance, saturation, temperature, \
+                        tint and hue out, or leave it out";
 
 /// Parameters as they are read: whatever nobody asked for is a mistake.
 struct Params<'a> {
@@ -164,9 +178,12 @@ impl Params<'_> {
         let [r, g, b] = value.as_array().map(Vec::as_slice).ok_or_else(wrong)? else { return Err(wrong()) };
         let one = |value: &Value| in_range(name, value, &range);
         let mix = [one(r)?, one(g)?, one(b)?];
-        match mix.iter().sum::<f32>().abs() > 1e-3 {
+        match mix.iter().sum::<f32>() >= EnhancedBw::LEAST_SUM {
             true => Ok(Some(mix)),
-            false => Err((name.to_owned(), format!("{value} adds up to nothing; give weights whose sum is not 0"))),
+            false => Err((
+                name.to_owned(),
+                format!("{value} adds up to too little; give weights whose sum is {} or more", EnhancedBw::LEAST_SUM),
+            )),
         }
     }
 
@@ -338,8 +355,8 @@ mod tests {
         );
         assert_eq!(
             effect(
-                r##"{"name": "color", "params": {"vibrance": 0.1, "saturation": -0.2, "temperature": 0.3, "tint": -0.4,
-                "hue": 90, "duotone": ["#000000", "#FFFFFF"]}}"##
+                r#"{"name": "color", "params": {"vibrance": 0.1, "saturation": -0.2, "temperature": 0.3, "tint": -0.4,
+                "hue": 90}}"#
             ),
             Effect::Color(ColorEffect {
                 vibrance: Some(0.1),
@@ -347,7 +364,14 @@ mod tests {
                 temperature: Some(0.3),
                 tint: Some(-0.4),
                 hue_degrees: Some(90.0),
+                duotone: None,
+            })
+        );
+        assert_eq!(
+            effect(r##"{"name": "color", "params": {"duotone": ["#000000", "#FFFFFF"]}}"##),
+            Effect::Color(ColorEffect {
                 duotone: Some([Rgb8::new(0, 0, 0), Rgb8::new(255, 255, 255)]),
+                ..ColorEffect::default()
             })
         );
     }
@@ -379,6 +403,20 @@ mod tests {
             (r#"{"name": "color", "params": {"hue": "1e999"}}"#, ["effects[0].params.hue", "number"]),
             (r##"{"name": "color", "params": {"duotone": ["#000"]}}"##, ["effects[0].params.duotone", "two"]),
             (r#"{"name": "enhanced-bw", "params": {"mix": [1, -1, 0]}}"#, ["effects[0].params.mix", "sum"]),
+            (r#"{"name": "enhanced-bw", "params": {"mix": [-1, 0, 0]}}"#, ["effects[0].params.mix", "0.05"]),
+            (r#"{"name": "color", "params": {"vibrance": 1, "palette": "Warm"}}"#, ["params.palette", "leave it out"]),
+            (
+                r##"{"name": "color", "params": {"hue": 9, "duotone": ["#000", "#fff"]}}"##,
+                ["effects[0].params.duotone", "leave it out"],
+            ),
+            (
+                r##"{"name": "color", "params": {"palette": "Warm", "duotone": ["#000", "#fff"]}}"##,
+                ["effects[0].params.duotone", "one of the two"],
+            ),
+            (r#"{"name": "dither", "levels": 9}"#, ["effects[0]", "unknown field \"levels\""]),
+            (r#"{"params": {}}"#, ["effects[0]", "no name"]),
+            (r#"{"name": "dither", "params": 7}"#, ["effects[0]", "params is no object"]),
+            ("7", ["effects[0]", "neither a name"]),
         ] {
             let error = planned(effect).unwrap_err();
             assert!(parts.iter().all(|part| error.contains(part)), "{effect}: {error}");

@@ -45,7 +45,7 @@ pub fn peak_bytes(probe: &Probe, source_bytes: u64, job: &Job, options: &RunOpti
         Mode::Soft | Mode::Exact | Mode::Tint => (20 * colors).min(WEIGHTS),
     };
     let written = encoder_bytes(pixels, job, options) + largest_file(pixels, job, options);
-    let palettes = predecessor + threads * (4 * colors + written);
+    let palettes = threads * (4 * colors + written);
     // The picture as pixels, for all of them; then what each holds.
     let effects = match job.effects.len() as u64 {
         0 => 0,
@@ -58,8 +58,17 @@ pub fn peak_bytes(probe: &Probe, source_bytes: u64, job: &Job, options: &RunOpti
     source_bytes
         + FIXED
         + threads * PER_THREAD
-        + decode.max(matte).max(index + palettes.max(effects))
+        + decode.max(matte).max(index + predecessor + palettes.max(effects))
         + waiting_bytes(probe, job, options)
+}
+
+/// Bytes that the picture of header `fill` takes when it lies behind the subject: its file, what decoding it takes, and
+/// on each thread itself at the size of the variation and half resized to it.
+pub fn behind_bytes(fill: &Probe, fill_bytes: u64, probe: &Probe, options: &RunOptions, threads: usize) -> u64 {
+    let (width, height) = resize::fit(probe.width, probe.height, options.max_dimension, 0);
+    let [w, h, fill_w, fill_h] = [width, height, fill.width, fill.height].map(u64::from);
+    let half = (fill_w * h).max(w * fill_h);
+    fill_bytes + fill.peak_bytes + 3 * fill_w * fill_h + threads as u64 * 3 * (w * h + half)
 }
 
 /// Bytes of finished files that may wait to be taken away: twice the largest one.

@@ -41,7 +41,7 @@ impl Identity {
 fn key(job: &Job, source: &str, options: &RunOptions) -> String {
     // Defaults are written out: a job that spells them does the same work as one that leaves them out, and a change of the
     // settings is another recipe. Limits and what only speeds things up are left out: they change no byte.
-    let recipe = json!({
+    let mut recipe = json!({
         "version": RECIPE_VERSION,
         "palettes": job.palettes,
         "recolor": job.recolor,
@@ -55,6 +55,13 @@ fn key(job: &Job, source: &str, options: &RunOptions) -> String {
         "clustering_sample_size": options.clustering_sample_size,
         "upload_over": options.upload_over,
     });
+    // Another model gives other mattes. Which one it is, is known before it is loaded; whether it can be, is not.
+    if job.may_need_model()
+        && let Ok(spec) = options.segmenter.spec(job.background.model.as_deref())
+    {
+        let file = spec.sha256.as_deref().unwrap_or(&spec.location);
+        recipe["model"] = json!([spec.name, file, format!("{:?}", spec.contract)]);
+    }
     let whole = json!({
         "destination": job.destination,
         "user_id": job.user_id.as_deref().unwrap_or("_"),
@@ -115,5 +122,32 @@ mod tests {
         let named = job(&JOB.replacen('{', r#"{"job_id": "j_1", "#, 1));
         assert_eq!(Identity::new(&named, "1", &RunOptions::default()).job_id, "j_1");
         assert!(!Identity::is_derived(&named) && Identity::is_derived(&job(JOB)));
+    }
+
+    #[test]
+    fn another_model_is_other_work_where_a_model_may_be_asked() {
+        use crate::pipeline::segment::Segmenter;
+        use crate::pipeline::segment::registry::{ModelEntry, Registry};
+        use crate::pipeline::segment::runtime::RuntimeOptions;
+        let with = |path: &str, size: u32| {
+            let entry =
+                ModelEntry { name: "u2net".into(), path: path.into(), size: Some(size), ..ModelEntry::default() };
+            let segmenter = Segmenter::new(Registry::new(vec![entry], None).unwrap(), RuntimeOptions::default());
+            RunOptions { segmenter, ..RunOptions::default() }
+        };
+        let cut = |method: &str| {
+            job(&JOB.replacen('{', &format!(r#"{{"background": {{"action": "remove", "method": "{method}"}}, "#), 1))
+        };
+        let key = |method: &str, options: &RunOptions| Identity::new(&cut(method), "1", options).key;
+        for method in ["auto", "model"] {
+            let plain = key(method, &with("a.onnx", 320));
+            assert_eq!(key(method, &with("a.onnx", 320)), plain);
+            for other in [with("b.onnx", 320), with("a.onnx", 640), RunOptions::default()] {
+                assert_ne!(key(method, &other), plain);
+            }
+        }
+        assert_eq!(key("classic", &with("a.onnx", 320)), key("classic", &RunOptions::default()));
+        let plain = |options: &RunOptions| Identity::new(&job(JOB), "1", options).key;
+        assert_eq!(plain(&with("a.onnx", 320)), plain(&RunOptions::default()));
     }
 }

@@ -94,7 +94,7 @@ impl Job {
         }
         let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
         let job: Self = serde_json::from_slice(bytes).map_err(|e| {
-            explain_palettes(bytes).unwrap_or_else(|| {
+            explain_palettes(bytes).or_else(|| explain_effects(bytes)).unwrap_or_else(|| {
                 // The position is said once, in our own words.
                 let message = e.to_string();
                 let message = message.split(" at line ").next().unwrap_or_default().to_owned();
@@ -189,12 +189,12 @@ impl Job {
             for (asked, field) in [
                 (method.is_some(), "method"),
                 (model.is_some(), "model"),
-                (fill.is_some(), "fill"),
+                (fill.as_ref().is_some_and(|fill| *fill != Fill::Transparent), "fill"),
                 (*clean, "clean"),
                 (!refine, "refine"),
                 (!enclosed, "enclosed"),
             ] {
-                if asked && fill.as_ref() != Some(&Fill::Transparent) {
+                if asked {
                     return wrong(field, "it acts only where the background is removed; add \"action\": \"remove\"");
                 }
             }
@@ -244,6 +244,26 @@ fn explain_palettes(bytes: &[u8]) -> Option<JobError> {
         }
         _ => wrong("palettes".into(), "write a list of palettes, or {\"generate\": 7}".into()),
     }
+}
+
+/// The same for effects.
+fn explain_effects(bytes: &[u8]) -> Option<JobError> {
+    const FORM: &str = "write the effect's name, or {\"name\": …, \"params\": {…}}";
+    let job: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+    job.get("effects")?.as_array()?.iter().enumerate().find_map(|(i, effect)| {
+        EffectRequest::deserialize(effect).err()?;
+        let problem = match effect.as_object() {
+            None => format!("{effect} is neither a name nor an object; {FORM}"),
+            Some(fields) => match fields.keys().find(|key| !matches!(key.as_str(), "name" | "params")) {
+                Some(unknown) => format!("unknown field {unknown:?}; {FORM}"),
+                None if !fields.get("name").is_some_and(serde_json::Value::is_string) => {
+                    format!("it has no name; {FORM}")
+                }
+                None => format!("params is no object; {FORM}"),
+            },
+        };
+        Some(JobError::Field { field: format!("effects[{i}]"), problem })
+    })
 }
 
 /// Either a list of palettes or a number of harmonic palettes to generate from the picture.
@@ -342,7 +362,7 @@ impl Default for RecolorRequest {
 
 /// An effect: its name, or its name with parameters.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, deny_unknown_fields)]
 pub enum EffectRequest {
     /// `"enhanced-bw"`.
     Name(String),

@@ -76,7 +76,16 @@ impl ModelError {
 pub type Fetch = dyn Fn(&ModelSpec) -> Result<PathBuf, String> + Send + Sync;
 
 /// Sets this many bytes aside for a model for as long as what it returns lives.
-pub type Reserve = dyn Fn(&str, u64) -> Result<Box<dyn Send + Sync>, String> + Send + Sync;
+pub type Reserve = dyn Fn(&str, u64) -> Result<Box<dyn Send + Sync>, NoRoom> + Send + Sync;
+
+/// Why there is no memory for a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoRoom {
+    /// There will never be as much.
+    Ever(String),
+    /// Jobs hold it.
+    Now(String),
+}
 
 /// What a model found in a picture, and what ran it.
 #[derive(Debug, Clone, PartialEq)]
@@ -280,8 +289,24 @@ impl Segmenter {
         runtime::check(&self.shared.options).map_err(unavailable)?;
         let path = (self.shared.fetch)(spec).map_err(unavailable)?;
         let file = registry::check_file(spec, &path).map_err(unavailable)?;
-        let reserved = (self.shared.reserve)(&spec.name, spec.memory_bytes(file.bytes)).map_err(unavailable)?;
-        let pool = Pool::open(spec, &file, &self.shared.options, reserved, start).map_err(unavailable)?;
+        let reserve = |bytes: u64| {
+            (self.shared.reserve)(&spec.name, bytes).map_err(|no_room| match no_room {
+                NoRoom::Ever(problem) => unavailable(problem),
+                NoRoom::Now(problem) => ModelError::Failed(format!("the model {}: {problem}", spec.name)),
+            })
+        };
+        // The folder that a fetched file lies in may be memory, as all folders of a Cloud Run container are.
+        let fetched = if spec.location.starts_with("gs://") { file.bytes } else { 0 };
+        let sessions = self.shared.options.sessions.max(1) as u64;
+        let side = spec.contract.side;
+        let expected = spec.memory_bytes(file.bytes, (side, side)).saturating_mul(sessions).saturating_add(fetched);
+        let reserved = reserve(expected)?;
+        let mut pool = Pool::open(spec, &file, &self.shared.options, reserved, start).map_err(unavailable)?;
+        // The file says how large its input really is.
+        let real = spec.memory_bytes(file.bytes, pool.loaded().input).saturating_mul(sessions).saturating_add(fetched);
+        if real > expected {
+            pool.hold(reserve(real - expected)?);
+        }
         let Loaded { name, choice, load_ms, .. } = pool.loaded();
         let provider = choice.provider.name();
         tracing::info!(

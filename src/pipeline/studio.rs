@@ -173,7 +173,8 @@ impl Studio<'_> {
 
     /// What lies behind a variation that has no palette, and so no roles.
     fn ground_without_palette(&self, description: &mut Description) -> Ground<'_> {
-        if let Some(Fill::Role(role)) = self.job.background.fill {
+        let removed = self.base.background.as_ref().is_some_and(|background| background.removed);
+        if let (Some(Fill::Role(role)), true) = (&self.job.background.fill, removed) {
             description
                 .notes
                 .push(format!("Left transparent: only palettes have a colour with the role {}.", role.name()));

@@ -68,7 +68,7 @@ struct State {
 
 struct Waiter {
     bytes: u64,
-    given: oneshot::Sender<Permit>,
+    given: oneshot::Sender<Result<Permit, Failure>>,
 }
 
 /// A place in the queue, from arrival until the work begins.
@@ -120,9 +120,15 @@ impl Admission {
     /// # Errors
     /// [`Class::PictureTooLarge`] when that leaves no room for jobs.
     pub fn set_aside(&self, bytes: u64) -> Result<(), Failure> {
-        self.check(bytes)?;
-        self.shared.capacity.fetch_sub(bytes, Ordering::SeqCst);
-        Ok(())
+        let less = |capacity: u64| capacity.checked_sub(bytes);
+        match self.shared.capacity.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less) {
+            Ok(_) => {
+                // Who waits for more than there is now must hear of it.
+                self.shared.changed.notify_one();
+                Ok(())
+            }
+            Err(capacity) => Err(too_large(bytes, capacity)),
+        }
     }
 
     /// Gives jobs back what [`Self::set_aside`] took from them.
@@ -167,19 +173,10 @@ impl Admission {
     }
 
     fn check(&self, bytes: u64) -> Result<(), Failure> {
-        let capacity = self.shared.capacity();
-        if bytes > capacity {
-            log::memory_refused(bytes, capacity, true);
-            let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-            let message = format!(
-                "the job needs up to {} MiB of memory and this worker has {} MiB for jobs; set \
-                 CONCEPT_IMAGE_MAX_DIMENSION, ask for fewer formats, or give the worker more memory",
-                mib(bytes),
-                mib(capacity)
-            );
-            return Err(Failure::new(Class::PictureTooLarge, message));
+        match self.shared.capacity() {
+            capacity if bytes > capacity => Err(too_large(bytes, capacity)),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Waits for `bytes`, behind everyone who came before.
@@ -192,7 +189,8 @@ impl Admission {
         self.shared.state().queue.push_back(Waiter { bytes, given });
         self.shared.changed.notify_one();
         // The sender lives in the queue until it is served.
-        wait.await.map_err(|_| Failure::new(Class::Draining, "the worker is shutting down; send the job again"))
+        wait.await
+            .unwrap_or_else(|_| Err(Failure::new(Class::Draining, "the worker is shutting down; send the job again")))
     }
 
     /// What it looks like now.
@@ -208,6 +206,18 @@ impl Admission {
     }
 }
 
+fn too_large(bytes: u64, capacity: u64) -> Failure {
+    log::memory_refused(bytes, capacity, true);
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    let message = format!(
+        "the job needs up to {} MiB of memory and this worker has {} MiB for jobs; set \
+         CONCEPT_IMAGE_MAX_DIMENSION, ask for fewer formats, or give the worker more memory",
+        mib(bytes),
+        mib(capacity)
+    );
+    Failure::new(Class::PictureTooLarge, message)
+}
+
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -220,6 +230,11 @@ impl Shared {
                 let mut state = shared.state();
                 while state.queue.front().is_some_and(|waiter| waiter.given.is_closed()) {
                     state.queue.pop_front();
+                }
+                let capacity = shared.capacity();
+                // A model has taken what they would have had: they must not hold up all others.
+                while let Some(waiter) = state.queue.pop_front_if(|waiter| waiter.bytes > capacity) {
+                    let _ = waiter.given.send(Err(too_large(waiter.bytes, capacity)));
                 }
                 let Some(head) = state.queue.front() else { return false };
                 if state.promised + head.bytes > shared.capacity() {
@@ -244,7 +259,7 @@ impl Shared {
             state.permits += 1;
             drop(state);
             // Dropped unused, the permit gives its bytes back.
-            let _ = waiter.given.send(Permit { shared: shared.clone(), bytes: waiter.bytes });
+            let _ = waiter.given.send(Ok(Permit { shared: shared.clone(), bytes: waiter.bytes }));
         }
     }
 
@@ -412,5 +427,36 @@ mod tests {
         assert!(!permit.try_resize(71 * MIB));
         assert!(permit.try_resize(5 * MIB));
         assert_eq!((permit.bytes(), admission.occupancy().promised), (5 * MIB, 15 * MIB));
+    }
+
+    #[tokio::test]
+    async fn a_waiter_who_no_longer_fits_hears_of_it_and_does_not_hold_up_the_next() {
+        let admission = admission(&idle(), 10);
+        let first = admission.acquire(30 * MIB).await.unwrap();
+        let wait = |bytes: u64| {
+            let admission = admission.clone();
+            tokio::spawn(async move { admission.acquire(bytes).await })
+        };
+        let large = wait(70 * MIB);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let small = wait(10 * MIB);
+        admission.set_aside(30 * MIB).unwrap();
+        let limit = Duration::from_secs(5);
+        let error = tokio::time::timeout(limit, large).await.unwrap().unwrap().err().unwrap();
+        assert_eq!(error.class, Class::PictureTooLarge);
+        let small = tokio::time::timeout(limit, small).await.unwrap().unwrap().unwrap();
+        assert_eq!(admission.occupancy().promised, 40 * MIB);
+        drop((first, small));
+    }
+
+    #[tokio::test]
+    async fn two_who_set_aside_at_once_never_take_more_than_there_is() {
+        let admission = admission(&idle(), 10);
+        let took: usize = std::thread::scope(|scope| {
+            let each: Vec<_> =
+                (0..8).map(|_| scope.spawn(|| usize::from(admission.set_aside(30 * MIB).is_ok()))).collect();
+            each.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!((took, admission.occupancy().capacity), (2, 20 * MIB));
     }
 }

@@ -16,13 +16,16 @@ use crate::config::Config;
 use crate::pipeline::job::{Job, Method};
 use crate::pipeline::segment::registry::ModelSpec;
 use crate::pipeline::segment::runtime::RuntimeOptions;
-use crate::pipeline::segment::{Loaded, ModelError, Segmenter, Standing};
+use crate::pipeline::segment::{Loaded, ModelError, NoRoom, Segmenter, Standing};
 
 /// The largest model that is fetched, bytes.
 const MAX_MODEL_BYTES: u64 = 8 << 30;
 
 /// How long a model waits until jobs have given back the memory that it will take.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// When a model that must be there before the first job is tried again. Longer than an error is remembered.
+const TRY_AGAIN_AFTER: Duration = Duration::from_secs(35);
 
 /// How often it looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -72,10 +75,19 @@ impl Models {
             return;
         }
         let models = self.clone();
-        tokio::task::spawn_blocking(move || {
-            // The error is in the log, and whoever needs the model hears of it.
-            if models.segmenter.load(None).is_err() && models.require_gpu {
-                models.hopeless.notify_one();
+        tokio::spawn(async move {
+            loop {
+                let segmenter = models.segmenter.clone();
+                let loaded = tokio::task::spawn_blocking(move || segmenter.load(None)).await;
+                // The error is in the log, and whoever needs the model hears of it.
+                if matches!(loaded, Ok(Err(_))) && models.require_gpu {
+                    models.hopeless.notify_one();
+                }
+                // No job comes before it is there, which would ask for it again.
+                if !models.holds_back() {
+                    return;
+                }
+                tokio::time::sleep(TRY_AGAIN_AFTER).await;
             }
         });
     }
@@ -248,15 +260,15 @@ impl Drop for Reserved {
 }
 
 /// Takes the model's memory out of what jobs may use, and waits until those that run have let go of it.
-fn reserve(name: &str, bytes: u64, admission: &Admission) -> Result<Box<dyn Send + Sync>, String> {
+fn reserve(name: &str, bytes: u64, admission: &Admission) -> Result<Box<dyn Send + Sync>, NoRoom> {
     admission.set_aside(bytes).map_err(|_| {
         let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-        format!(
-            "a session takes up to {} MiB and the worker has {} MiB beside what it needs itself; give it more memory, take a \
+        NoRoom::Ever(format!(
+            "its sessions take up to {} MiB and the worker has {} MiB beside what it needs itself; give it more memory, take a \
              smaller model, or set the model's memory_mb in CONCEPT_MODELS if it takes less",
             mib(bytes),
             mib(admission.occupancy().capacity)
-        )
+        ))
     })?;
     let reserved = Reserved { admission: admission.clone(), bytes };
     let patience = Instant::now() + PATIENCE;
@@ -266,7 +278,8 @@ fn reserve(name: &str, bytes: u64, admission: &Admission) -> Result<Box<dyn Send
             return Ok(Box::new(reserved));
         }
         if Instant::now() > patience {
-            return Err(format!("the jobs that run have not given back the {} MiB for {name} in time", bytes >> 20));
+            let mib = bytes >> 20;
+            return Err(NoRoom::Now(format!("the jobs that run have not given back the {mib} MiB for {name} in time")));
         }
         std::thread::sleep(LOOK_AGAIN);
     }

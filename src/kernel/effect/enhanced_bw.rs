@@ -67,6 +67,8 @@ const MAX_DETAIL: f32 = 0.06;
 const NOISE: f32 = 0.008;
 
 impl EnhancedBw {
+    /// Least sum of the weights of [`Self::mix`]: of a smaller one, noise would be all that is left.
+    pub const LEAST_SUM: f32 = 0.05;
     /// Range of each weight of [`Self::mix`].
     pub const MIX: RangeInclusive<f32> = -2.0..=2.0;
     /// Range of [`Self::contrast`].

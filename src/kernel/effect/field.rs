@@ -5,6 +5,7 @@
 
 use rayon::prelude::*;
 
+use super::EnhancedBw;
 use crate::kernel::color::{DECODE, OkLab, cbrt_positive};
 use crate::kernel::image::{Raster, Rows as _};
 use crate::kernel::simd::vectorize;
@@ -70,7 +71,7 @@ pub(super) const DARKEST: f32 = 1e-10;
 /// Weights of sum 1. Where their sum is too small for that, those of luminance.
 fn normalized(mix: [f32; 3]) -> [f32; 3] {
     let sum: f32 = mix.iter().sum();
-    if sum.is_finite() && sum >= 0.05 { mix.map(|w| w / sum) } else { LUMINANCE }
+    if sum.is_finite() && sum >= EnhancedBw::LEAST_SUM { mix.map(|w| w / sum) } else { LUMINANCE }
 }
 
 /// Shares of linear red, green and blue in luminance (IEC 61966-2-1).

@@ -159,8 +159,9 @@ impl PopArt {
 
 /// As many colours as there are levels, out of those of a gradient.
 fn spread(colors: &[Rgb8], levels: usize) -> Vec<Rgb8> {
-    if colors.len() == levels {
-        return colors.to_vec();
+    if colors.len() >= levels {
+        // Of more, some as they are: mixtures would be nobody's colours.
+        return (0..levels).map(|i| colors[i * (colors.len() - 1) / (levels - 1).max(1)]).collect();
     }
     (0..levels).map(|i| along(colors, i as f32 / (levels - 1).max(1) as f32).to_rgb8()).collect()
 }

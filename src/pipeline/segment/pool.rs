@@ -3,7 +3,7 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::registry::{ModelFile, ModelSpec};
+use super::registry::{self, ModelFile, ModelSpec};
 use super::runtime::{self, RunFault, RuntimeOptions, Session};
 use super::tensor::{self, Map};
 use super::{Loaded, ModelError};
@@ -16,7 +16,7 @@ pub struct Pool {
     state: Mutex<State>,
     freed: Condvar,
     /// Set aside for the sessions as long as they live.
-    _reserved: Box<dyn Send + Sync>,
+    reserved: Vec<Box<dyn Send + Sync>>,
 }
 
 struct State {
@@ -53,7 +53,12 @@ impl Pool {
         };
         let state = Mutex::new(State { idle, broken: 0, waiting: 0 });
         let (file, options) = (file.clone(), options.clone());
-        Ok(Self { loaded, file, options, state, freed: Condvar::new(), _reserved: reserved })
+        Ok(Self { loaded, file, options, state, freed: Condvar::new(), reserved: vec![reserved] })
+    }
+
+    /// Keeps what is set aside for the sessions besides.
+    pub fn hold(&mut self, reserved: Box<dyn Send + Sync>) {
+        self.reserved.push(reserved);
     }
 
     /// The model.
@@ -88,6 +93,12 @@ impl Pool {
                 Err(ModelError::Failed(self.said(&format!("{problem}, twice"))))
             }
             Err(RunFault::Shape(problem)) => Err(ModelError::Output(self.said(&problem))),
+            Err(RunFault::Refused(problem)) => {
+                let (width, height) = self.loaded.input;
+                Err(ModelError::Unavailable(self.said(&format!(
+                    "{problem}; it does not take pictures of {width}×{height}, or the file is damaged: check both"
+                ))))
+            }
         }
     }
 
@@ -96,6 +107,11 @@ impl Pool {
     }
 
     fn reopen(&self) -> Result<Session, ModelError> {
+        // Days may have passed: another file under that name is not what manifests say.
+        let failed = |problem: String| ModelError::Failed(self.said(&problem));
+        if registry::check_file(&self.loaded.spec, &self.file.path).map_err(failed)?.sha256 != self.file.sha256 {
+            return Err(failed("its file is another one now; start the program anew".into()));
+        }
         runtime::open_with(&self.loaded.spec, &self.file, &self.options, self.loaded.choice.provider)
             .map_err(|problem| ModelError::Failed(self.said(&problem)))
     }

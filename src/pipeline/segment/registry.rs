@@ -11,6 +11,9 @@ use super::contract::{Contract, Filter, Output, Scale};
 /// Most models that may be registered.
 pub const MAX_MODELS: usize = 16;
 
+/// The most that a model's `memory_mb` may be, MiB.
+pub const MOST_MEMORY_MB: u64 = 1 << 20;
+
 /// Sides that a model's input may have, pixels.
 pub const SIDES: std::ops::RangeInclusive<u32> = 32..=4096;
 
@@ -69,12 +72,13 @@ pub struct ModelSpec {
 impl ModelSpec {
     /// Bytes that a session of this model takes on a processor with a file of `file_bytes`, from above: the weights, and what
     /// lies between layers. Measured for Swin-B: 1.0 GB at 384², 3.8 GB at 1024².
-    pub fn memory_bytes(&self, file_bytes: u64) -> u64 {
+    /// `input` is the width and height of its input.
+    pub fn memory_bytes(&self, file_bytes: u64, input: (u32, u32)) -> u64 {
         match self.memory_mb {
             Some(mb) => mb << 20,
             None => {
-                let side = u64::from(self.contract.side);
-                (32 << 20) + file_bytes * 3 / 2 + side * side * (file_bytes / 100_000).clamp(256, 4096)
+                let pixels = u64::from(input.0) * u64::from(input.1);
+                (32 << 20) + file_bytes.saturating_mul(3) / 2 + pixels * (file_bytes / 100_000).clamp(256, 4096)
             }
         }
     }
@@ -167,6 +171,11 @@ fn spec(entry: ModelEntry) -> Result<ModelSpec, String> {
     {
         return Err(format!("size {size} is not in {} to {}", SIDES.start(), SIDES.end()));
     }
+    if let Some(mb) = entry.memory_mb
+        && mb > MOST_MEMORY_MB
+    {
+        return Err(format!("memory_mb {mb} is more than {MOST_MEMORY_MB}; it counts MiB"));
+    }
     let (mean, std) = (entry.mean.unwrap_or(base.mean), entry.std.unwrap_or(base.std));
     if mean.iter().chain(&std).any(|v| !v.is_finite()) || std.iter().any(|v| v.abs() < 1e-6) {
         return Err("mean and std must be numbers, and std not 0".into());
@@ -214,6 +223,18 @@ pub fn check_file(spec: &ModelSpec, path: &Path) -> Result<ModelFile, String> {
     let mut file = std::fs::File::open(path).map_err(unreadable)?;
     if file.metadata().map_err(unreadable)?.is_dir() {
         return Err(format!("{} is a folder; name the ONNX file in it", path.display()));
+    }
+    // Its hash would say nothing of the weights, and its size nothing of the memory.
+    for suffix in [".data", "_data"] {
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(suffix);
+        if Path::new(&beside).exists() {
+            return Err(format!(
+                "{} has its weights in a file beside it, {}; save it as one file: onnx.save(onnx.load(…), …)",
+                path.display(),
+                Path::new(&beside).display()
+            ));
+        }
     }
     let (mut hasher, mut bytes, mut buffer) = (Sha256::new(), 0u64, vec![0u8; 1 << 18]);
     loop {
@@ -279,6 +300,7 @@ mod tests {
             (r#"{"name": "u2net", "path": "a", "size": 7}"#, "32"),
             (r#"{"name": "u2net", "path": "a", "std": [1, 0, 1]}"#, "std"),
             (r#"{"name": "u2net", "path": "a", "sha256": "abc"}"#, "64"),
+            (r#"{"name": "u2net", "path": "a", "memory_mb": 17592186044417}"#, "memory_mb"),
         ] {
             let error = Registry::new(vec![entry(json)], None).unwrap_err();
             assert!(error.contains(part), "{json}: {error}");
@@ -305,13 +327,17 @@ mod tests {
         assert!(error.contains(hash) && error.contains("registered"), "{error}");
         assert!(check_file(&spec, &folder.path().join("no")).unwrap_err().contains("no file"));
         assert!(check_file(&spec, folder.path()).unwrap_err().contains("folder"));
+        // Its weights elsewhere: the hash would not know them.
+        spec.sha256 = None;
+        std::fs::write(folder.path().join("model.onnx.data"), b"weights").unwrap();
+        assert!(check_file(&spec, &path).unwrap_err().contains("one file"));
     }
 
     #[test]
     fn the_estimate_of_a_sessions_memory_lies_above_what_was_measured() {
         let of = |size: u32| {
             let json = format!(r#"{{"name": "inspyrenet", "path": "a", "size": {size}}}"#);
-            Registry::new(vec![entry(&json)], None).unwrap().models.remove(0).memory_bytes(400_000_000)
+            Registry::new(vec![entry(&json)], None).unwrap().models.remove(0).memory_bytes(400_000_000, (size, size))
         };
         assert!((1_000_000_000..1_600_000_000).contains(&of(384)), "{}", of(384));
         assert!((3_800_000_000..5_500_000_000).contains(&of(1024)), "{}", of(1024));

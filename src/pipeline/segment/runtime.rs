@@ -161,4 +161,6 @@ pub enum RunFault {
     Lost(String),
     /// The output has not the shape of a map.
     Shape(String),
+    /// The graph cannot be run on this input: it will never be.
+    Refused(String),
 }

@@ -77,15 +77,17 @@ impl Worker {
             }
         };
         let behind = match &mut fill {
-            Some(fill) => clock.in_time(self.behind(fill)).await??,
-            None => 0,
+            Some(fill) => Some((clock.in_time(self.behind(fill)).await??, fill.size.unwrap_or(0))),
+            None => None,
         };
         entry.stage(Stage::Queued);
+        // Before there is memory for the job: the model may be waiting for that of others.
+        clock.in_time(self.shared.models.await_model(&plan.job)).await??;
         let mut permit = match (&header, permit) {
             (_, Some(permit)) => permit,
             (Some(probe), None) => {
                 self.check_work(probe, &plan)?;
-                let peak = behind + self.peak(probe, facts.source_bytes, &plan);
+                let peak = self.peak(probe, facts.source_bytes, &plan, behind.as_ref());
                 clock.in_time(self.shared.admission.acquire(peak)).await??
             }
             // The header lies behind a large block of metadata: it is all read before it is known what it takes.
@@ -124,7 +126,7 @@ impl Worker {
         };
         let probe = header.ok_or_else(|| Failure::new(Class::BrokenPicture, "source: the picture has no header"))?;
         self.check_work(&probe, &plan)?;
-        let needed = behind + self.peak(&probe, facts.source_bytes, &plan);
+        let needed = self.peak(&probe, facts.source_bytes, &plan, behind.as_ref());
         clock.in_time(self.shared.admission.grow(&mut permit, needed)).await??;
         facts.fetched += fetching.elapsed();
         facts.adopted = stored.len();
@@ -162,13 +164,12 @@ impl Worker {
         }
     }
 
-    /// Bytes that the picture behind takes: its file, its raster, and what decoding it takes.
-    async fn behind(&self, fill: &mut OpenSource) -> Result<u64, Failure> {
-        let size = fill.size.unwrap_or(0);
+    /// The header's facts of the picture behind.
+    async fn behind(&self, fill: &mut OpenSource) -> Result<Probe, Failure> {
         let whole = fill.is_whole();
         let head = fill.head().await.map_err(|error| of_fill(error.into()))?;
         match self.probe(head, whole).map_err(of_fill)? {
-            Some(probe) => Ok(size + probe.peak_bytes + 3 * u64::from(probe.width) * u64::from(probe.height)),
+            Some(probe) => Ok(probe),
             None => {
                 let message =
                     "background.fill: the picture's header lies behind a large block of metadata; save it without";
@@ -192,8 +193,12 @@ impl Worker {
         Err(Failure::new(Class::TooMuchWork, message))
     }
 
-    fn peak(&self, probe: &Probe, source_bytes: u64, plan: &Plan) -> u64 {
-        footprint::peak_bytes(probe, source_bytes, &plan.job, self.options(), self.shared.lanes.width())
+    /// Bytes that the job takes; `behind` is the picture behind and its file's size.
+    fn peak(&self, probe: &Probe, source_bytes: u64, plan: &Plan, behind: Option<&(Probe, u64)>) -> u64 {
+        let (options, threads) = (self.options(), self.shared.lanes.width());
+        let behind =
+            behind.map_or(0, |(fill, fill_bytes)| footprint::behind_bytes(fill, *fill_bytes, probe, options, threads));
+        behind + footprint::peak_bytes(probe, source_bytes, &plan.job, options, threads)
     }
 
     /// Files of the job that an earlier delivery of the same work stored.

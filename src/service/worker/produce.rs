@@ -106,8 +106,6 @@ impl Worker {
             place,
             ..
         } = production;
-        // Not in a lane: others compute while a model loads.
-        clock.in_time(self.shared.models.await_model(&plan.job)).await??;
         let options = self.options().clone();
         // Where a picture is the answer, it is the first; a matte may come along.
         let answer = run::object_names(&plan.job, &options).into_iter().next().unwrap_or_default();

@@ -129,25 +129,62 @@ pub fn open_with(
     let Runtime { environment, version } = runtime(&options.library)?;
     let builder = builder(&environment, options).map_err(text)?;
     let (builder, path) = match provider {
-        Provider::Cpu => match optimized_copy(file, options, &version).filter(|copy| copy.is_file()) {
-            // It has been optimised: doing it again is most of what loading takes.
-            Some(copy) => (builder.with_optimization_level(GraphOptimizationLevel::Disable).map_err(text)?, copy),
-            None => (builder, file.path.clone()),
-        },
-        Provider::Cuda => (with_gpu(builder, cuda())?, file.path.clone()),
+        Provider::Cpu => {
+            if let Some(copy) = optimized_copy(file, options, &version).filter(|copy| copy.is_file()) {
+                // It has been optimised: doing it again is most of what loading takes.
+                let plain = builder.with_optimization_level(GraphOptimizationLevel::Disable).map_err(text)?;
+                match commit(spec, plain, &copy) {
+                    Ok(session) => return Ok(session),
+                    Err(problem) => tracing::warn!(model = spec.name, "the optimised copy is not used: {problem}"),
+                }
+                (self::builder(&environment, options).map_err(text)?, file.path.clone())
+            } else {
+                (builder, file.path.clone())
+            }
+        }
+        Provider::Cuda => (with_gpu(builder, [cuda()])?, file.path.clone()),
         Provider::TensorRt => {
             let engines = engines(file, options, &version)?;
-            let found = std::fs::read_dir(&engines).ok().into_iter().flatten().flatten();
-            if !found.map(|entry| entry.path()).any(|path| path.extension().is_some_and(|e| e == "engine")) {
-                return Err(format!(
-                    "there are no engines in {}; build them on this GPU with `concept-worker model build`",
-                    engines.display()
-                ));
-            }
-            (with_gpu(builder, tensorrt(&engines))?, file.path.clone())
+            built(&engines, file)?;
+            (with_gpu(builder, [tensorrt(&engines), cuda()])?, file.path.clone())
         }
     };
     commit(spec, builder, &path)
+}
+
+/// What `build` leaves beside engines when all are there: the name of the model's file, which they are named by, and the
+/// engines' own names.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Built {
+    model: String,
+    engines: Vec<String>,
+}
+
+/// The file that holds it.
+const BUILT: &str = "built.json";
+
+/// Whether all engines for this file are there. One that is missing would be built now, which takes minutes.
+fn built(engines: &Path, file: &ModelFile) -> Result<(), String> {
+    let cure = "build them on this GPU with `concept-worker model build`";
+    let none = || format!("there are no engines in {}; {cure}", engines.display());
+    let read = std::fs::read(engines.join(BUILT)).map_err(|_| none())?;
+    let built: Built = serde_json::from_slice(&read).map_err(|_| none())?;
+    let name = file_name(&file.path);
+    if built.model != name {
+        return Err(format!(
+            "the engines in {} are those of {}, not of {name}; {cure}",
+            engines.display(),
+            built.model
+        ));
+    }
+    match built.engines.iter().find(|engine| !engines.join(engine).is_file()) {
+        Some(missing) => Err(format!("the engine {missing} is missing in {}; {cure}", engines.display())),
+        None => Ok(()),
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// Makes what loads faster on this very machine, under `cache`: an optimised copy for the processor, engines for TensorRT.
@@ -188,17 +225,41 @@ pub fn build(
         }
         Provider::TensorRt => {
             let engines = engines(file, options, &version)?;
+            // None of an earlier attempt; and not in another folder first: a mounted bucket renames none.
+            if engines.exists() {
+                std::fs::remove_dir_all(&engines)
+                    .map_err(|error| format!("cannot clear {}: {error}", engines.display()))?;
+            }
             create(&engines)?;
-            let mut session = commit(spec, with_gpu(builder, tensorrt(&engines))?, &file.path)?;
-            // Engines are built when shapes are known: at the first run, where they are left open.
-            let (width, height) = session.size;
-            session.run(&vec![0.0; 3 * width as usize * height as usize]).map_err(|fault| format!("{fault:?}"))?;
-            let files = std::fs::read_dir(&engines).map_err(|error| error.to_string())?;
-            let mut files: Vec<PathBuf> = files.flatten().map(|entry| entry.path()).collect();
-            files.sort();
-            Ok(files)
+            let names = build_engines(spec, file, builder, &engines)?;
+            Ok(names.iter().map(|name| engines.join(name)).collect())
         }
     }
+}
+
+/// Builds engines in `folder`; the names of all files there.
+fn build_engines(
+    spec: &ModelSpec,
+    file: &ModelFile,
+    builder: SessionBuilder,
+    folder: &Path,
+) -> Result<Vec<String>, String> {
+    let mut session = commit(spec, with_gpu(builder, [tensorrt(folder), cuda()])?, &file.path)?;
+    // Engines are built when shapes are known: at the first run, where they are left open.
+    let (width, height) = session.size;
+    session.run(&vec![0.0; 3 * width as usize * height as usize]).map_err(|fault| format!("{fault:?}"))?;
+    let files = std::fs::read_dir(folder).map_err(|error| error.to_string())?;
+    let mut names: Vec<String> = files.flatten().map(|entry| file_name(&entry.path())).collect();
+    names.sort();
+    let engines: Vec<String> = names.iter().filter(|name| name.ends_with(".engine")).cloned().collect();
+    if engines.is_empty() {
+        return Err("TensorRT took no part of the model: there is no engine".into());
+    }
+    let built = Built { model: file_name(&file.path), engines };
+    let json = serde_json::to_vec_pretty(&built).map_err(|error| error.to_string())?;
+    std::fs::write(folder.join(BUILT), json).map_err(|error| error.to_string())?;
+    names.push(BUILT.into());
+    Ok(names)
 }
 
 fn builder(environment: &Environment, options: &RuntimeOptions) -> Result<SessionBuilder, ort::Error> {
@@ -212,8 +273,12 @@ fn builder(environment: &Environment, options: &RuntimeOptions) -> Result<Sessio
 }
 
 /// A provider that cannot be registered is an error: without this the session would run on the processor and say nothing.
-fn with_gpu(builder: SessionBuilder, provider: ExecutionProviderDispatch) -> Result<SessionBuilder, String> {
-    builder.with_execution_providers([provider.error_on_failure()]).map_err(text)
+/// What the first does not take falls to the next.
+fn with_gpu<const N: usize>(
+    builder: SessionBuilder,
+    providers: [ExecutionProviderDispatch; N],
+) -> Result<SessionBuilder, String> {
+    builder.with_execution_providers(providers.map(ExecutionProviderDispatch::error_on_failure)).map_err(text)
 }
 
 fn cuda() -> ExecutionProviderDispatch {
@@ -349,10 +414,14 @@ impl Session {
     /// # Errors
     /// [`RunFault`].
     pub fn run(&mut self, input: &[f32]) -> Result<(Plane, Option<Vec<f32>>), RunFault> {
-        let lost = |error: ort::Error| RunFault::Lost(format!("a run failed: {}", text(error)));
+        let failed = |error: ort::Error| {
+            let lost = is_of_device(error.message());
+            let problem = format!("a run failed: {}", text(error));
+            if lost { RunFault::Lost(problem) } else { RunFault::Refused(problem) }
+        };
         let (width, height) = (self.size.0 as usize, self.size.1 as usize);
-        let tensor = TensorRef::from_array_view(([1usize, 3, height, width], input)).map_err(lost)?;
-        let outputs = self.session.run(ort::inputs![self.input.as_str() => tensor]).map_err(lost)?;
+        let tensor = TensorRef::from_array_view(([1usize, 3, height, width], input)).map_err(failed)?;
+        let outputs = self.session.run(ort::inputs![self.input.as_str() => tensor]).map_err(failed)?;
         let plane = |name: &str| -> Result<Plane, RunFault> {
             let value = outputs.get(name).ok_or_else(|| RunFault::Shape(format!("it gave no output {name:?}")))?;
             let (shape, values) = value.try_extract_tensor::<f32>().map_err(|e| RunFault::Shape(text(e)))?;
@@ -372,6 +441,15 @@ impl Session {
     }
 }
 
+/// Whether an error of a run is one of memory or of the device, which a new session may not meet, and not one of the graph. ONNX
+/// Runtime gives both the same code; the words are those of its allocators and of CUDA's libraries.
+fn is_of_device(message: &str) -> bool {
+    const WORDS: [&str; 9] =
+        ["memory", "alloc", "cuda", "cudnn", "cublas", "tensorrt", "device", "enqueue", "out of resources"];
+    let message = message.to_ascii_lowercase();
+    WORDS.iter().any(|word| message.contains(word))
+}
+
 /// An error's text, short enough for a log line. Of CUDA's, the part that says what is the matter.
 fn text<R>(error: ort::Error<R>) -> String {
     const MOST: usize = 600;
@@ -380,5 +458,45 @@ fn text<R>(error: ort::Error<R>) -> String {
     match message.char_indices().nth(MOST) {
         Some((at, _)) => format!("{}…", &message[..at]),
         None => message.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn engines_are_taken_only_when_all_of_them_are_there_and_are_this_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| ModelFile { path: name.into(), bytes: 1, sha256: "0".repeat(64) };
+        let engine = folder.path().join("a_sm90.engine");
+        std::fs::write(&engine, b"engine").unwrap();
+        let refused = |name: &str| built(folder.path(), &file(name)).unwrap_err();
+        assert!(refused("m.onnx").contains("no engines"), "an attempt that was not finished");
+        let list = Built { model: "m.onnx".into(), engines: vec!["a_sm90.engine".into()] };
+        std::fs::write(folder.path().join(BUILT), serde_json::to_vec(&list).unwrap()).unwrap();
+        assert_eq!(built(folder.path(), &file("/models/m.onnx")), Ok(()));
+        assert!(refused("other.onnx").contains("m.onnx"));
+        std::fs::remove_file(&engine).unwrap();
+        assert!(refused("m.onnx").contains("a_sm90.engine"));
+    }
+
+    #[test]
+    fn errors_of_the_graph_are_told_from_those_of_memory_and_device() {
+        for message in [
+            "Non-zero status code returned while running Expand node. Status Message: std::bad_alloc",
+            "Failed to allocate memory for requested buffer of size 17179869184",
+            "CUDA failure 2: out of memory",
+            "CUBLAS failure 13: CUBLAS_STATUS_EXECUTION_FAILED",
+            "TensorRT EP execution context enqueue failed.",
+        ] {
+            assert!(is_of_device(message), "{message}");
+        }
+        for message in [
+            "Non-zero status code returned while running Concat node. Name:'/cat' Non concat axis dimensions must match",
+            "Non-zero status code returned while running Reshape node. The input tensor cannot be reshaped",
+        ] {
+            assert!(!is_of_device(message), "{message}");
+        }
     }
 }
