@@ -65,6 +65,8 @@ async fn a_model_from_storage_is_loaded_before_ready_where_that_is_asked_and_sai
     assert_eq!((&line["background"], &line["provider"]), (&json!("model"), &json!(provider)), "{line:#}");
     let metrics = rig.client.get(rig.url("/metrics")).send().await.unwrap().text().await.unwrap();
     assert!(metrics.contains(&format!("concept_model_provider{{provider=\"{provider}\"}} 1")), "{metrics}");
+    let gpu_refused = u8::from(provider == "cpu");
+    assert!(metrics.contains(&format!("concept_model_refused{{provider=\"cuda\"}} {gpu_refused}")), "{metrics}");
     assert!(metrics.contains("concept_backgrounds_total{method=\"model\",sure="), "{metrics}");
 }
 

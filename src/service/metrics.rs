@@ -62,6 +62,7 @@ struct Shared {
     variations: Family<One, Counter>,
     backgrounds: Family<Two, Counter>,
     model_provider: Family<One, Gauge>,
+    model_refused: Family<One, Gauge>,
     stage_seconds: Family<Two, Histogram>,
     job_seconds: Family<One, Histogram>,
     first_variation_seconds: Histogram,
@@ -152,6 +153,7 @@ impl Metrics {
             variations: Family::default(),
             backgrounds: Family::default(),
             model_provider: Family::default(),
+            model_refused: Family::default(),
             stage_seconds: Family::new_with_constructor(seconds),
             job_seconds: Family::new_with_constructor(seconds),
             first_variation_seconds: seconds(),
@@ -228,10 +230,12 @@ impl Metrics {
         }
     }
 
-    /// The default model runs on this provider; on none while it is not loaded.
-    pub fn model_provider(&self, provider: Option<&'static str>) {
-        for known in Provider::ALL.map(Provider::name) {
-            self.shared.model_provider.get_or_create(&[("provider", known)]).set((provider == Some(known)).into());
+    /// The default model runs on this provider, since those refused; on none while it is not loaded.
+    pub fn model_provider(&self, provider: Option<Provider>, refused: &[Provider]) {
+        for known in Provider::ALL {
+            let label = [("provider", known.name())];
+            self.shared.model_provider.get_or_create(&label).set((provider == Some(known)).into());
+            self.shared.model_refused.get_or_create(&label).set(refused.contains(&known).into());
         }
     }
 
@@ -356,6 +360,9 @@ impl Shared {
             self.backgrounds.clone(),
         );
         r.register("model_provider", "What runs the model: 1 for the one that does", self.model_provider.clone());
+        let refused =
+            "Why not another: 1 for each that was tried before it and refused, in words in the log and /ready";
+        r.register("model_refused", refused, self.model_refused.clone());
         r.register("stage_seconds", "Time of a stage, summed over threads", self.stage_seconds.clone());
         r.register("job_seconds", "Time from a job's arrival to its end", self.job_seconds.clone());
         let first = "Time from a job's arrival until its first variation is stored";

@@ -15,7 +15,7 @@ use super::worker::Surroundings;
 use crate::config::Config;
 use crate::pipeline::job::{Job, Method};
 use crate::pipeline::segment::registry::ModelSpec;
-use crate::pipeline::segment::runtime::RuntimeOptions;
+use crate::pipeline::segment::runtime::{Provider, RuntimeOptions};
 use crate::pipeline::segment::{Loaded, ModelError, NoRoom, Segmenter, Standing};
 
 /// The largest model that is fetched, bytes.
@@ -171,14 +171,16 @@ impl Models {
         })
     }
 
-    /// The default model's name, and what runs it once it does.
-    pub fn in_use(&self) -> Option<(String, Option<&'static str>)> {
-        let spec = self.segmenter.registry().default_model()?;
-        let provider = match self.segmenter.standing(None) {
-            Standing::Ready(loaded) => Some(loaded.choice.provider.name()),
-            _ => None,
-        };
-        Some((spec.name.clone(), provider))
+    /// What runs the default model once it does, and which providers refused before; none where there is no default model.
+    pub fn in_use(&self) -> Option<(Option<Provider>, Vec<Provider>)> {
+        self.segmenter.registry().default_model()?;
+        Some(match self.segmenter.standing(None) {
+            Standing::Ready(loaded) => {
+                let refused = loaded.choice.refused.iter().map(|(provider, _)| *provider).collect();
+                (Some(loaded.choice.provider), refused)
+            }
+            _ => (None, Vec::new()),
+        })
     }
 }
 

@@ -200,8 +200,8 @@ async fn schema() -> Response {
 
 fn snapshot(face: &Face) {
     let occupancy = face.worker.occupancy();
-    if let Some((_, provider)) = face.worker.models().in_use() {
-        face.worker.metrics().model_provider(provider);
+    if let Some((provider, refused)) = face.worker.models().in_use() {
+        face.worker.metrics().model_provider(provider, &refused);
     }
     face.worker.metrics().observe(&Now {
         queue_depth: occupancy.waiting as u64,
