@@ -93,7 +93,7 @@ fn a_product_shot_as_a_jpeg_keeps_its_pale_parts() {
 
 #[test]
 fn what_is_half_opaque_already_stays_half_opaque() {
-    // The disc's right part lets half of what is behind through; so does a stripe of specks, which cleaning takes away.
+    // The disc's right part lets half of what is behind through.
     let picture = |x: u32, y: u32| match badge(x, y) {
         [r, g, b, _] if x >= 150 && (90..150).contains(&y) => [r, g, b, 128],
         pixel => pixel,

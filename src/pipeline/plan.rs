@@ -91,27 +91,8 @@ pub enum Kind {
     Effect,
 }
 
-/// A variation to make: what it is, how it is called, and its files.
-pub struct Wanted {
-    /// What it is.
-    pub kind: Kind,
-    /// The palette's or the effect's name.
-    pub name: String,
-    /// What a person calls it.
-    pub title: String,
-    /// The effect's parameters.
-    pub params: Option<Parameters>,
-    /// The palette's colours.
-    pub colors: Vec<Rgb8>,
-    /// Its files.
-    pub outputs: Vec<OutputRequest>,
-}
-
-/// Parameters as a job gives them.
-pub type Parameters = serde_json::Map<String, serde_json::Value>;
-
-/// The files of one variation.
-pub struct PlannedVariation {
+/// A variation to make: what it is, how it is called, and its files, as asked for or as planned.
+pub struct Variation<Output> {
     /// What it is.
     pub kind: Kind,
     /// The palette's or the effect's name.
@@ -123,8 +104,17 @@ pub struct PlannedVariation {
     /// The palette's colours.
     pub colors: Vec<Rgb8>,
     /// Its files, in the job's order.
-    pub outputs: Vec<PlannedOutput>,
+    pub outputs: Vec<Output>,
 }
+
+/// A variation that a job asks for.
+pub type Wanted = Variation<OutputRequest>;
+
+/// The same once its files have names and sizes.
+pub type PlannedVariation = Variation<PlannedOutput>;
+
+/// Parameters as a job gives them.
+pub type Parameters = serde_json::Map<String, serde_json::Value>;
 
 /// Names every file of every variation, in order, so that names do not depend on what succeeds.
 pub fn plan(wanted: Vec<Wanted>, base: (u32, u32), quality: u8) -> Vec<PlannedVariation> {

@@ -182,7 +182,7 @@ impl Admission {
     /// Waits for `bytes`, behind everyone who came before.
     ///
     /// # Errors
-    /// [`Class::PictureTooLarge`] when there will never be as much.
+    /// [`Class::PictureTooLarge`] when there will never be as much, [`Class::Busy`] when a model took it meanwhile.
     pub async fn acquire(&self, bytes: u64) -> Result<Permit, Failure> {
         self.check(bytes)?;
         let (given, wait) = oneshot::channel();
@@ -232,9 +232,12 @@ impl Shared {
                     state.queue.pop_front();
                 }
                 let capacity = shared.capacity();
-                // A model has taken what they would have had: they must not hold up all others.
+                // A model is taking what they would have had: they must not hold up all others. Whether it stays is not known
+                // yet, so that they come again rather than be refused for good.
                 while let Some(waiter) = state.queue.pop_front_if(|waiter| waiter.bytes > capacity) {
-                    let _ = waiter.given.send(Err(too_large(waiter.bytes, capacity)));
+                    log::memory_refused(waiter.bytes, capacity, false);
+                    let message = "a model has taken the memory that the job was waiting for; send it again later";
+                    let _ = waiter.given.send(Err(Failure::new(Class::Busy, message)));
                 }
                 let Some(head) = state.queue.front() else { return false };
                 if state.promised + head.bytes > shared.capacity() {
@@ -443,7 +446,8 @@ mod tests {
         admission.set_aside(30 * MIB).unwrap();
         let limit = Duration::from_secs(5);
         let error = tokio::time::timeout(limit, large).await.unwrap().unwrap().err().unwrap();
-        assert_eq!(error.class, Class::PictureTooLarge);
+        // Again later: should the model not stay, it fits.
+        assert_eq!(error.class, Class::Busy);
         let small = tokio::time::timeout(limit, small).await.unwrap().unwrap().unwrap();
         assert_eq!(admission.occupancy().promised, 40 * MIB);
         drop((first, small));

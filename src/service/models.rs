@@ -80,7 +80,7 @@ impl Models {
                 let segmenter = models.segmenter.clone();
                 let loaded = tokio::task::spawn_blocking(move || segmenter.load(None)).await;
                 // The error is in the log, and whoever needs the model hears of it.
-                if matches!(loaded, Ok(Err(_))) && models.require_gpu {
+                if matches!(loaded, Ok(Err(error)) if !error.is_passing()) && models.require_gpu {
                     models.hopeless.notify_one();
                 }
                 // No job comes before it is there, which would ask for it again.
