@@ -21,11 +21,11 @@ use pictures::Size;
 fn variations(source: &[u8], count: usize) -> Vec<Rgb> {
     let base = pictures::base(source);
     let palettes = pictures::palettes(count);
-    let models = Models::new(&base, Mode::Soft, palettes.iter(), pictures::run_options().kmeans_max_iterations);
+    let models = Models::new(&base, None, Mode::Soft, palettes.iter(), pictures::run_options().kmeans_max_iterations);
     let image = &base.full.image;
     let timings = Timings::default();
     let rgb = |palette| {
-        let made = Recoloring::new(&base, &models, palette, &pictures::recolor(Mode::Soft), &timings);
+        let made = Recoloring::new(&base, None, &models, palette, &pictures::recolor(Mode::Soft), &timings);
         let raster = Raster::read(&mut Recolored::new(image, &made.table));
         let samples = raster.pixels().iter().flat_map(|p| p.to_le_bytes().into_iter().take(3)).collect();
         Rgb { width: image.width(), height: image.height(), samples }

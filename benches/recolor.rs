@@ -40,9 +40,9 @@ fn soft_map(soft: &SoftModel<'_>, palette: &Palette) -> SoftMap {
 
 fn all(group: &mut BenchmarkGroup<'_, WallTime>, base: &Base, palette: &Palette) {
     let iterations = pictures::run_options().kmeans_max_iterations;
-    let models = |mode| Models::new(base, mode, std::iter::once(palette), iterations);
+    let models = |mode| Models::new(base, None, mode, std::iter::once(palette), iterations);
 
-    let soft = SoftModel::new(base, palette.colors().len(), iterations);
+    let soft = SoftModel::new(base, None, palette.colors().len(), iterations);
     let map = soft_map(&soft, palette);
     mode(group, "soft", base, &|| map.table(&soft.full));
     if let Models::Transfer(models) = models(Mode::Transfer)
@@ -84,7 +84,7 @@ fn all(group: &mut BenchmarkGroup<'_, WallTime>, base: &Base, palette: &Palette)
         let request = pictures::recolor(mode);
         let timings = Timings::default();
         group.bench_function(format!("{name}/assignment-table-metrics"), |b| {
-            b.iter(|| Recoloring::new(base, &models, palette, &request, &timings));
+            b.iter(|| Recoloring::new(base, None, &models, palette, &request, &timings));
         });
     }
 }

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 pub use environment::{Environment, Fault, Faults, Unknown};
 pub use values::{
-    Accounts, AuthSetting, Bucket, Hosts, LogFormat, LogLevel, Places, Providers, Sha256Hex, StorageSetting,
+    Accounts, AuthSetting, Bucket, Hosts, LogFormat, LogLevel, Places, Providers, Secret, Sha256Hex, StorageSetting,
     Subscription, Text, Topic, WebAddress,
 };
 
@@ -126,6 +126,18 @@ settings! {
     memory_cleanup_threshold_mb: u64 = 1_500, Accepts::Whole { min: 1, max: 1 << 24 };
     /// Variations after which freed memory goes back to the system. 0 leaves it to the allocator.
     garbage_collection_interval: u64 = 3, Accepts::Whole { min: 0, max: 1_000_000 };
+    /// Seconds that pictures, mattes and encoded files are kept for other jobs. 0 keeps nothing.
+    cache_ttl_seconds: u64 = 300, Accepts::Whole { min: 0, max: 86_400 };
+    /// Pictures, mattes and encoded files that are kept at once.
+    cache_max_entries: u64 = 100, Accepts::Whole { min: 1, max: 1_000_000 };
+    /// Memory in MiB that they may take. 0: what jobs' status leaves of a tenth of the limit.
+    cache_max_mb: u64 = 0, Accepts::Whole { min: 0, max: 1 << 20 };
+    /// A Redis in which instances share encoded files, mattes and news of jobs. Unset: none.
+    redis_url: Secret = Secret::default(), Accepts::Form("redis://[user:password@]host[:port][/database], or rediss://");
+    /// Milliseconds that Redis may take; after one that took longer it is left alone for a while.
+    redis_timeout_ms: u64 = 250, Accepts::Whole { min: 1, max: 60_000 };
+    /// Seconds after which another instance takes over a job whose lease was not renewed. 0: no leases.
+    lease_seconds: u64 = 15, Accepts::Whole { min: 0, max: 3_600 };
     /// Jobs that may wait for memory and processors; one more is refused with 429.
     queue_limit: usize = 1_024, Accepts::Whole { min: 1, max: 65_536 };
     /// Most work a job may ask for: million pixels of the base times palettes times outputs.
@@ -185,6 +197,8 @@ settings! {
     result_topic: Topic = Topic::default(), Accepts::Form("projects/PROJECT/topics/NAME");
     /// Topic that the record of every job that failed for good is published to.
     failed_topic: Topic = Topic::default(), Accepts::Form("projects/PROJECT/topics/NAME");
+    /// Topic that news of running jobs are published to, ordered by the job's folder.
+    progress_topic: Topic = Topic::default(), Accepts::Form("projects/PROJECT/topics/NAME");
 }
 
 /// One variable: its name, what it means, what it takes. Its default is the field of [`Config::default`].

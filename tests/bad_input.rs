@@ -8,9 +8,10 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use concept_worker::pipeline::base::Inputs;
+use concept_worker::pipeline::event::Event;
 use concept_worker::pipeline::job::{Job, Mode};
 use concept_worker::pipeline::manifest::{Manifest, State, VariationEntry};
-use concept_worker::pipeline::run::{self, Event, RunError};
+use concept_worker::pipeline::run::{self, RunError};
 use place::Place;
 use studio::{COOL, EVERY_FORMAT, MODES, Studio, WARM, bands, files, fixture, job, png};
 

@@ -2,10 +2,11 @@
 
 mod studio;
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
-use concept_worker::pipeline::base::Inputs;
+use concept_worker::pipeline::base::{Base, Inputs};
+use concept_worker::pipeline::event::Watch;
 use concept_worker::pipeline::identity::{Identity, sha256_hex};
 use concept_worker::pipeline::job::Job;
 use concept_worker::pipeline::manifest::State;
@@ -91,9 +92,13 @@ fn the_first_effect_is_handed_over_before_another_begins() {
         Ok(())
     };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(4).build().unwrap();
-    let hand_over = HandOver { start: &start, take: &take };
+    let hand_over = HandOver { start: &start, take: &take, memory: None };
     let inputs = Inputs { picture: &picture, fill: None };
-    let manifest = pool.install(|| run::make(&job, &identity, inputs, sha256, hand_over, &options, &|_| ()));
+    let base = |watch: &Watch<'_>| match Base::new(inputs, &job.background, &options, false, watch) {
+        Ok(base) => Ok(Arc::new(base)),
+        Err(error) => Err(error.failure()),
+    };
+    let manifest = pool.install(|| run::make(&job, &identity, base, sha256, hand_over, &options, &|_| ()));
     assert_eq!(manifest.state, State::Complete);
     let taken = taken.into_inner().unwrap();
     assert_eq!(taken[0], ("effect_dither.png".into(), 0), "{taken:?}");

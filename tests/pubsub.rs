@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use concept_worker::service::envelope::{Delivery, Payload};
 use concept_worker::service::failure::Disposition;
-use concept_worker::service::publish::{PublishError, Publisher};
+use concept_worker::service::publish::{PublishError, Publisher, Topics};
 use concept_worker::service::pull::{self, PullError, PullOptions, PullSummary};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -132,7 +132,12 @@ async fn manifests_and_failures_arrive_at_their_topics_with_their_attributes() {
     let result_reader = emulator.create_subscription(&name("results"), &results, json!({})).await;
     let failure_reader = emulator.create_subscription(&name("failures"), &failures, json!({})).await;
 
-    let publisher = Publisher::open(Some(&results), Some(&failures), Some(&emulator.address())).await.unwrap();
+    let publisher = Publisher::open(
+        Topics { result: Some(&results), failed: Some(&failures), progress: None },
+        Some(&emulator.address()),
+    )
+    .await
+    .unwrap();
     let attributes = [("job_id", "j-1"), ("state", "complete"), ("manifest", "gs://b/_/j-1/manifest.json")];
     publisher.result(Bytes::from_static(br#"{"job_id":"j-1"}"#), &attributes).await.unwrap();
     publisher.failed(Bytes::from_static(br#"{"job_id":"j-2"}"#), &[("job_id", "j-2")]).await.unwrap();
@@ -152,7 +157,8 @@ async fn a_manifest_too_large_for_a_message_is_published_as_a_reference() {
     let Some(emulator) = emulator().await else { return };
     let topic = emulator.create_topic(&name("large")).await;
     let reader = emulator.create_subscription(&name("large"), &topic, json!({})).await;
-    let publisher = Publisher::open(Some(&topic), None, Some(&emulator.address())).await.unwrap();
+    let publisher =
+        Publisher::open(Topics { result: Some(&topic), ..Topics::default() }, Some(&emulator.address())).await.unwrap();
 
     let manifest = "gs://b/_/j/manifest.json";
     let long_id = "ü".repeat(1_000);
@@ -174,7 +180,8 @@ async fn a_manifest_of_nine_megabytes_is_published_whole() {
     let Some(emulator) = emulator().await else { return };
     let topic = emulator.create_topic(&name("whole")).await;
     let subscription = emulator.create_subscription(&name("whole"), &topic, json!({})).await;
-    let publisher = Publisher::open(Some(&topic), None, Some(&emulator.address())).await.unwrap();
+    let publisher =
+        Publisher::open(Topics { result: Some(&topic), ..Topics::default() }, Some(&emulator.address())).await.unwrap();
     publisher.result(Bytes::from(vec![b' '; 9_000_000]), &[("job_id", "j")]).await.unwrap();
 
     // What is larger than `max_outstanding_bytes` is pulled all the same.
@@ -192,7 +199,8 @@ async fn a_manifest_of_nine_megabytes_is_published_whole() {
 async fn publishing_to_a_missing_topic_is_an_error_that_names_the_variable() {
     let Some(emulator) = emulator().await else { return };
     let topic = format!("projects/{}/topics/{}", emulator::PROJECT, name("nowhere"));
-    let publisher = Publisher::open(None, Some(&topic), Some(&emulator.address())).await.unwrap();
+    let publisher =
+        Publisher::open(Topics { failed: Some(&topic), ..Topics::default() }, Some(&emulator.address())).await.unwrap();
     let error = publisher.failed(Bytes::from_static(b"{}"), &[]).await.unwrap_err();
     assert!(matches!(error, PublishError::Missing { .. }), "{error}");
     let text = error.to_string();

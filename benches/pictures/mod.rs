@@ -10,6 +10,7 @@ use concept_worker::kernel::image::{BaseImage, Rows};
 use concept_worker::kernel::palette::Palette;
 use concept_worker::pipeline::base::{Base, Inputs};
 use concept_worker::pipeline::decode::{self, Limits};
+use concept_worker::pipeline::event::Watch;
 use concept_worker::pipeline::job::{
     BackgroundRequest, Format, Job, Mode, OutputRequest, PaletteRequest, PaletteSpec, RecolorRequest,
 };
@@ -70,8 +71,14 @@ pub fn decoded(source: &[u8]) -> BaseImage {
 
 /// A source, ready for palettes. No preview.
 pub fn base(source: &[u8]) -> Base {
-    Base::new(Inputs { picture: source, fill: None }, &Default::default(), &run_options(), false, &Timings::default())
-        .expect("the generator's pictures decode")
+    Base::new(
+        Inputs { picture: source, fill: None },
+        &Default::default(),
+        &run_options(),
+        false,
+        &Watch::silent(&Timings::default()),
+    )
+    .expect("the generator's pictures decode")
 }
 
 /// The first `count` of sixteen palettes of five colours: seven brands, then the same with their channels rotated.
@@ -115,6 +122,7 @@ pub fn job(palettes: usize, format: Format) -> Job {
         effects: Vec::new(),
         steps: Vec::new(),
         outputs: vec![OutputRequest::plain(format)],
+        previews: None,
         destination: None,
     }
 }

@@ -30,7 +30,7 @@ pub fn recoloring(source: &[u8], repeats: u32) -> Result<Row> {
     pictures::pool(1).install(|| {
         let base = pictures::base(source);
         let palettes = pictures::palettes(7);
-        let soft = SoftModel::new(&base, 5, pictures::run_options().kmeans_max_iterations);
+        let soft = SoftModel::new(&base, None, 5, pictures::run_options().kmeans_max_iterations);
         let maps: Vec<SoftMap> = palettes
             .iter()
             .map(|palette| {

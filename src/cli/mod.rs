@@ -26,7 +26,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use concept_worker::kernel::harmony::MAX_HARMONIES;
 use concept_worker::kernel::palette::MAX_COLORS;
-use concept_worker::pipeline::job::{Chroma, Dither, Effort, Fill, Format, Method, Mode};
+use concept_worker::pipeline::job::{Chroma, Dither, Effort, Fill, Format, Method, Mode, PREVIEW_SIDES};
 
 /// One base image in, every brand palette out.
 #[derive(Debug, Parser)]
@@ -123,6 +123,9 @@ pub struct RenderArgs {
     /// Longest side of a result in pixels, or `original`; may be repeated; never enlarges
     #[arg(short, long, value_name = "N", value_delimiter = ',', value_parser = render::parse_size, help_heading = "Outputs")]
     pub size: Vec<render::Size>,
+    /// Also make a small WebP of every variation, before the variations themselves; N is its longest side, 256 to 512
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "384", value_parser = clap::value_parser!(u32).range(i64::from(*PREVIEW_SIDES.start())..=i64::from(*PREVIEW_SIDES.end())), help_heading = "Outputs")]
+    pub previews: Option<u32>,
     /// Quality of JPEG and lossy WebP, 1 to 100 [default: CONCEPT_COMPRESSION_QUALITY]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=100), help_heading = "Outputs")]
     pub quality: Option<u8>,

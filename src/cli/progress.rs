@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use concept_worker::pipeline::run::Event;
+use concept_worker::pipeline::event::Event;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Follows a run on the screen. Shows nothing when standard error is no terminal or `hidden` is set.
@@ -22,10 +22,11 @@ impl Progress {
     /// Takes in what happened; called from any thread.
     pub fn observe(&self, event: Event) {
         match event {
-            Event::Planned { total } => {
+            Event::Stage(_) => {}
+            Event::Planned { files } => {
                 self.0.set_style(style("{bar:32} {pos}/{len}  {elapsed}, {eta} left  {wide_msg}"));
                 self.0.set_message("");
-                self.0.set_length(total as u64);
+                self.0.set_length(files.len() as u64);
                 self.0.reset_eta();
             }
             Event::Made { object, .. } => {

@@ -7,7 +7,7 @@ use concept_worker::config::Config;
 use concept_worker::kernel::palette::Palette;
 use concept_worker::pipeline::job::{
     BackgroundAction, BackgroundRequest, EffectRequest, Fill, Format, GenerateRequest, Job, Mode, OutputRequest,
-    PaletteRequest, PaletteSpec, RecolorRequest,
+    PaletteRequest, PaletteSpec, PreviewRequest, RecolorRequest,
 };
 use concept_worker::pipeline::palette_file;
 use concept_worker::pipeline::run;
@@ -56,6 +56,7 @@ fn job(args: &RenderArgs, config: &Config) -> Result<Job, CliError> {
         effects: args.effect.iter().map(|text| effect(text)).collect::<Result<_, _>>()?,
         steps: Vec::new(),
         outputs: outputs(args, config)?,
+        previews: args.previews.map(|max_dimension| PreviewRequest { max_dimension, ..PreviewRequest::default() }),
         destination: None,
     })
 }

@@ -250,6 +250,40 @@ text! {
         rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/') && !rest.contains(|c: char| c.is_whitespace() || c.is_control()))
     }
 }
+/// Text that is shown to nobody.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "String")]
+pub struct Secret(Option<String>);
+
+impl Secret {
+    /// The text, when there is one.
+    pub fn get(&self) -> Option<&str> {
+        self.0.as_deref()
+    }
+
+    const fn shown(&self) -> &'static str {
+        if self.0.is_some() { "(set)" } else { "" }
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(Some(text).filter(|text| !text.is_empty()))
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.shown())
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.shown())
+    }
+}
+
 list! {
     /// Buckets, or parts of them: gs://bucket, gs://bucket/prefix, or `*`.
     Places, |item| {

@@ -111,6 +111,11 @@ const BLURRED_SIDE: u32 = 160;
 const RADIUS: usize = 5;
 
 impl Blurred {
+    /// Bytes that it takes.
+    pub fn bytes(&self) -> u64 {
+        self.rgb.len() as u64
+    }
+
     /// Blurs `image`. What `alpha` says is subject, 1 byte a pixel, counts little, so that it leaves no shade around itself.
     pub fn new(image: &BaseImage, alpha: &[u8]) -> Self {
         let (width, height) = resize::fit(image.width(), image.height(), BLURRED_SIDE, 0);

@@ -7,6 +7,8 @@
 //! weights only add what a curve cannot reach, and order is kept where targets allow. Colours that leave the gamut give
 //! up chroma, not hue.
 
+use std::sync::Arc;
+
 use rayon::prelude::*;
 
 use super::cluster::{Cluster, MAX_CLUSTERS};
@@ -30,8 +32,12 @@ const STORED_WEIGHT_BYTES: usize = 24 << 20;
 pub struct ColorSet<'a> {
     colors: &'a [u32],
     labs: &'a LabPlanes,
-    weights: Weighting,
+    weights: Arc<ColorWeights>,
 }
+
+/// Soft weights of a list of colours on one model: what a [`ColorSet`] has beside the colours themselves.
+#[derive(Debug, Clone)]
+pub struct ColorWeights(Weighting);
 
 #[derive(Debug, Clone)]
 enum Weighting {
@@ -51,17 +57,40 @@ impl<'a> ColorSet<'a> {
     }
 
     fn bounded(model: &ColorModel, colors: &'a [u32], labs: &'a LabPlanes, bytes: usize) -> Self {
-        let weights = if colors.len() * model.clusters().len() * 2 <= bytes {
-            Weighting::Stored(model.weights(labs))
-        } else {
-            Weighting::Recomputed(model.basis().clone())
-        };
+        Self::weighted(colors, labs, Arc::new(ColorWeights::bounded(model, labs, bytes)))
+    }
+
+    /// The same with `weights` that were made before, of the same `labs`.
+    pub fn weighted(colors: &'a [u32], labs: &'a LabPlanes, weights: Arc<ColorWeights>) -> Self {
         Self { colors, labs, weights }
     }
 
     /// The colours, packed.
     pub fn colors(&self) -> &'a [u32] {
         self.colors
+    }
+}
+
+impl ColorWeights {
+    /// Weights of the colours at `labs`, kept as [`ColorSet::new`] says.
+    pub fn new(model: &ColorModel, labs: &LabPlanes) -> Self {
+        Self::bounded(model, labs, STORED_WEIGHT_BYTES)
+    }
+
+    fn bounded(model: &ColorModel, labs: &LabPlanes, bytes: usize) -> Self {
+        Self(if labs.len() * model.clusters().len() * 2 <= bytes {
+            Weighting::Stored(model.weights(labs))
+        } else {
+            Weighting::Recomputed(model.basis().clone())
+        })
+    }
+
+    /// Bytes that they take.
+    pub fn bytes(&self) -> usize {
+        match &self.0 {
+            Weighting::Stored(weights) => weights.planes.iter().map(|plane| 2 * plane.len()).sum(),
+            Weighting::Recomputed(_) => size_of::<Self>(),
+        }
     }
 }
 
@@ -301,7 +330,7 @@ impl SoftMap {
                         let start = p * PIECE + b * BLOCK;
                         let mut spare = NO_LABS;
                         let lab = lab_block(set.labs, start, out.len(), &mut spare);
-                        let shift = match &set.weights {
+                        let shift = match &set.weights.0 {
                             Weighting::Stored(weights) => self.stored_shift(weights, start, out.len()),
                             Weighting::Recomputed(basis) => self.recomputed_shift(basis, &lab),
                         };

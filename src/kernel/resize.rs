@@ -44,39 +44,51 @@ pub fn reduce(image: &BaseImage, width: u32, height: u32) -> BaseImage {
 /// As [`reduce`], reading only every `step`-th row: for previews, where speed is worth a little aliasing. `step` is
 /// lowered where fewer rows than `height` would be left.
 pub fn reduce_stepping(image: &BaseImage, width: u32, height: u32, step: u32) -> BaseImage {
-    let (width, height) = (width.clamp(1, image.width()), height.clamp(1, image.height()));
-    let step = step.clamp(1, image.height() / height) as usize;
-    let source_width = image.width() as usize;
-    let source_height = image.height() as usize / step;
+    let row_width = image.width() as usize;
+    let read = |y: usize, row: &mut [u32]| {
+        let at = y * row_width;
+        let rgb = image.rgb()[at * 3..(at + row_width) * 3].as_chunks::<3>().0;
+        match image.alpha() {
+            None => row.iter_mut().zip(rgb).for_each(|(p, c)| *p = pack_rgba(c[0], c[1], c[2], 255)),
+            Some(alpha) => {
+                let alpha = &alpha[at..at + row_width];
+                row.iter_mut().zip(rgb).zip(alpha).for_each(|((p, c), &a)| *p = pack_rgba(c[0], c[1], c[2], a));
+            }
+        }
+    };
+    reduce_read((image.width(), image.height()), image.alpha().is_some(), read, (width, height), step)
+        .unwrap_or_else(|| image.clone())
+}
+
+/// As [`reduce_stepping`], for any picture of width and height `size` whose row `y` is written by `read`: packed pixels,
+/// straight alpha. None where the picture has no pixels.
+pub fn reduce_read(
+    size: (u32, u32),
+    has_alpha: bool,
+    read: impl Fn(usize, &mut [u32]) + Sync,
+    (width, height): (u32, u32),
+    step: u32,
+) -> Option<BaseImage> {
+    if size.0 == 0 || size.1 == 0 {
+        return None;
+    }
+    let (width, height) = (width.clamp(1, size.0), height.clamp(1, size.1));
+    let step = step.clamp(1, size.1 / height) as usize;
+    let (source_width, full_height) = (size.0 as usize, size.1 as usize);
+    let source_height = full_height / step;
     let scale = source_height as f64 / f64::from(height);
     // Bands of target rows are independent; each reads the source rows it overlaps.
     const BAND: usize = 32;
     let mut pixels = vec![0u32; width as usize * height as usize];
     pixels.par_chunks_mut(BAND * width as usize).enumerate().for_each(|(band, out)| {
         let rows = out.len() / width as usize;
-        let mut reducer = AreaReducer::band(
-            image.width(),
-            source_height as u32,
-            width,
-            height,
-            band * BAND,
-            rows,
-            image.alpha().is_some(),
-        );
+        let mut reducer = AreaReducer::band(size.0, source_height as u32, width, height, band * BAND, rows, has_alpha);
         let first = ((band * BAND) as f64 * scale) as usize;
         let last = (((band * BAND + rows) as f64 * scale).ceil() as usize).min(source_height);
         let mut row = vec![0u32; source_width];
         for y in first..last {
             // Evenly spread, down to the last row.
-            let at = (y * image.height() as usize / source_height + step / 2) * source_width;
-            let rgb = image.rgb()[at * 3..(at + source_width) * 3].as_chunks::<3>().0;
-            match image.alpha() {
-                None => row.iter_mut().zip(rgb).for_each(|(p, c)| *p = pack_rgba(c[0], c[1], c[2], 255)),
-                Some(alpha) => {
-                    let alpha = &alpha[at..at + source_width];
-                    row.iter_mut().zip(rgb).zip(alpha).for_each(|((p, c), &a)| *p = pack_rgba(c[0], c[1], c[2], a));
-                }
-            }
+            read(y * full_height / source_height + step / 2, &mut row);
             reducer.push(y, &row);
         }
         out.copy_from_slice(&reducer.pixels);
@@ -85,9 +97,9 @@ pub fn reduce_stepping(image: &BaseImage, width: u32, height: u32, step: u32) ->
     for p in &pixels {
         rgb.extend_from_slice(&p.to_le_bytes()[..3]);
     }
-    let alpha = image.alpha().map(|_| pixels.iter().map(|p| (p >> 24) as u8).collect());
-    // The lengths are right by construction, so the fallback is never taken.
-    BaseImage::new(width, height, rgb, alpha).unwrap_or_else(|_| image.clone())
+    let alpha = has_alpha.then(|| pixels.iter().map(|p| (p >> 24) as u8).collect());
+    // The lengths are right by construction.
+    BaseImage::new(width, height, rgb, alpha).ok()
 }
 
 /// Reduces a raster to `width × height`, each between 1 and the raster's own side.

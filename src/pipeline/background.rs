@@ -52,6 +52,8 @@ pub struct Stage {
     pub backdrop: Option<Backdrop>,
     /// What was done and how sure that is.
     pub record: Background,
+    /// Whether a model was asked and had seen the picture before.
+    pub recalled: bool,
 }
 
 /// A picture that lies behind variations.
@@ -71,6 +73,14 @@ pub enum SizedBackdrop<'a> {
 }
 
 impl Backdrop {
+    /// Bytes that it takes.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Blurred(blurred) => blurred.bytes(),
+            Self::Picture(picture) => 4 * u64::from(picture.width()) * u64::from(picture.height()),
+        }
+    }
+
     /// The backdrop for a file of this size; another picture is cut to cover it.
     pub fn at(&self, width: u32, height: u32) -> SizedBackdrop<'_> {
         match self {
@@ -106,7 +116,7 @@ struct Cut {
 /// Who made a matte, or why nobody did.
 enum By {
     Classic { confidence: f32, ground: &'static str },
-    Model { confidence: f32, loaded: Box<Loaded> },
+    Model { confidence: f32, loaded: Box<Loaded>, recalled: bool },
 }
 
 /// Runs the stage on `image` as `request` asks. `fill` holds the bytes of the picture that it names.
@@ -145,6 +155,7 @@ pub fn remove(
         (None, None) if blur => image.alpha().map(|alpha| Backdrop::Blurred(Blurred::new(&image, alpha))),
         (None, _) => None,
     };
+    let recalled = matches!(&cut, Some(Cut { by: By::Model { recalled: true, .. }, .. }));
     let image = match cut {
         Some(cut) => {
             describe(&cut.by, &mut record);
@@ -158,7 +169,7 @@ pub fn remove(
         record.notes.push("Nothing is left: the whole picture was taken for background.".into());
     }
     timings.add("matte", start);
-    Ok(Stage { image, backdrop, record })
+    Ok(Stage { image, backdrop, record, recalled })
 }
 
 fn decode_fill(bytes: &[u8], max_pixels: u64) -> Result<BaseImage, BackgroundError> {
@@ -248,7 +259,11 @@ fn model(image: &BaseImage, request: &BackgroundRequest, segmenter: &Segmenter) 
         tensor::bytes(&tensor::full_size(map, back, image.width(), image.height()))
     };
     let rgb = foreground::estimate(image, &alpha);
-    Ok(Cut { alpha, rgb, by: By::Model { confidence: made.map.confidence, loaded: Box::new(made.by) } })
+    Ok(Cut {
+        alpha,
+        rgb,
+        by: By::Model { confidence: made.map.confidence, loaded: Box::new(made.by), recalled: made.recalled },
+    })
 }
 
 /// The picture with its matte, times any alpha that it had, which classic has seen to itself.
@@ -281,7 +296,7 @@ fn describe(by: &By, record: &mut Background) {
             record.confidence = rounded(f64::from(*confidence));
             record.ground = Some((*ground).into());
         }
-        By::Model { confidence, loaded } => {
+        By::Model { confidence, loaded, .. } => {
             record.method = "model".into();
             record.confidence = rounded(f64::from(*confidence));
             record.model = Some(loaded.name.clone());

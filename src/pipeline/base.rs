@@ -1,32 +1,34 @@
 //! The base picture: decoded, prescaled, indexed, with everything palettes share. Made once per job.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use rayon::prelude::*;
 
 use super::background::{self, Backdrop, BackgroundError};
 use super::decode::{self, DecodeError, Limits, Probe};
+use super::event::{Event, Step, Watch};
 use super::job::BackgroundRequest;
 use super::manifest;
-use super::run::RunOptions;
+use super::run::{self, RunOptions};
 use super::timing::Timings;
 use crate::kernel::cluster::{self, ClusterOptions, MAX_CLUSTERS, Seeding};
 use crate::kernel::color::Rgb8;
 use crate::kernel::color_bits::ColorBits;
-use crate::kernel::gather::Recolored;
+use crate::kernel::gather::{Recolored, gather_row};
 use crate::kernel::image::{BaseImage, Raster, pack_rgba};
 use crate::kernel::model::{ColorModel, LabPlanes};
 use crate::kernel::predecessor::{FaithfulModel, Search, TransferModel};
 use crate::kernel::quality::fit::SAMPLE_FOR_MANIFEST;
 use crate::kernel::quality::gain::{NeighborPairs, PAIRS_FOR_MANIFEST};
 use crate::kernel::quality::sample::Sample;
-use crate::kernel::recolor::ColorSet;
+use crate::kernel::recolor::{ColorSet, ColorWeights};
 use crate::kernel::resize;
 use crate::kernel::tint;
 use crate::kernel::unique::IndexedImage;
 
-/// Longest side of a preview, pixels.
+/// Longest side of a preview in the gallery, pixels.
 pub const PREVIEW_SIDE: u32 = 400;
 
 /// Why there is no base.
@@ -42,6 +44,12 @@ pub enum BaseError {
 }
 
 impl BaseError {
+    /// As it stands in a manifest, with the setting that lifts a limit named in it.
+    pub fn failure(&self) -> manifest::Failure {
+        let message = run::explain(self.to_string(), self.class());
+        manifest::Failure { class: self.class().into(), message }
+    }
+
     /// The short, stable class, as in manifests.
     pub fn class(&self) -> &'static str {
         match self {
@@ -60,14 +68,12 @@ pub struct Inputs<'a> {
     pub fill: Option<&'a [u8]>,
 }
 
-/// A picture ready for palettes.
+/// A picture ready for palettes. Whatever palettes and files are made of it, it stays the same, so that several jobs can share it.
 pub struct Base {
     /// What its header said.
     pub probe: Probe,
     /// The picture in full.
     pub full: Colors,
-    /// The same picture, small, for the gallery and the contact sheet; none when nobody will look.
-    pub preview: Option<Colors>,
     /// Its colours gathered into bins, seeded for clustering.
     pub seeding: Seeding,
     /// Pairs of the picture's own colours one step apart.
@@ -82,9 +88,21 @@ pub struct Base {
     pub background: Option<manifest::Background>,
     /// What lies behind variations, where that is a picture.
     pub backdrop: Option<Backdrop>,
-    /// The preview with its background, where that was removed.
+    /// Milliseconds that making it took, summed over threads, by stage.
+    pub cost_ms: BTreeMap<String, f64>,
+    /// Whether a model was asked for its matte and had seen the picture before.
+    pub matte_recalled: bool,
+    /// The preview with its background, where that was removed and somebody will look.
     original: Option<Raster>,
+    /// Colour models made so far.
+    models: Mutex<BTreeMap<ModelKey, SharedModel>>,
 }
+
+/// Number of palette colours that a model is for, and the most iterations.
+type ModelKey = (usize, u32);
+
+/// A soft model, and the weights of the base's own colours.
+type SharedModel = (Arc<ColorModel>, Arc<ColorWeights>);
 
 /// An indexed picture with the coordinates of its colours.
 pub struct Colors {
@@ -138,6 +156,7 @@ impl SampledColors {
 
 impl Base {
     /// Decodes the picture, brings it down to the limits of `options`, does to its background what `request` asks, and indexes it.
+    /// With `original`, a small picture of how it was before is kept for [`Base::original_preview`].
     ///
     /// # Errors
     /// [`BaseError`] when the bytes are no picture that can be used, or a model gave no matte.
@@ -145,9 +164,25 @@ impl Base {
         inputs: Inputs<'_>,
         request: &BackgroundRequest,
         options: &RunOptions,
-        preview: bool,
+        original: bool,
+        watch: &Watch<'_>,
+    ) -> Result<Self, BaseError> {
+        // Its own times, so that whoever is given the base later knows what that spared.
+        let timings = Timings::default();
+        let made = Self::timed(inputs, request, options, original, watch, &timings);
+        watch.timings.add_all(&timings);
+        made.map(|base| Self { cost_ms: timings.to_map(), ..base })
+    }
+
+    fn timed(
+        inputs: Inputs<'_>,
+        request: &BackgroundRequest,
+        options: &RunOptions,
+        original: bool,
+        watch: &Watch<'_>,
         timings: &Timings,
     ) -> Result<Self, BaseError> {
+        watch.tell(Event::Stage(Step::Decoding));
         let source = inputs.picture;
         let limits = Limits { max_pixels: options.max_pixels, max_source_bytes: u64::MAX, ..Limits::default() };
         let start = Instant::now();
@@ -157,28 +192,30 @@ impl Base {
         let start = Instant::now();
         let image = resize::prescale(image, options.max_dimension, 0);
         timings.add("prescale", start);
-        let small = |image: &BaseImage| {
+        let original = (original && request.is_asked()).then(|| {
             let (width, height) = resize::fit(image.width(), image.height(), PREVIEW_SIDE, 0);
-            // Every second row of a large picture is plenty for a preview.
-            let step = (image.width().max(image.height()) / (2 * PREVIEW_SIDE)).max(1);
-            resize::reduce_stepping(image, width, height, step)
-        };
-        let original = (preview && request.is_asked()).then(|| raster(&small(&image)));
+            raster(&resize::reduce_stepping(
+                &image,
+                width,
+                height,
+                preview_step(image.width(), image.height(), PREVIEW_SIDE),
+            ))
+        });
+        let mut matte_recalled = false;
         let (image, backdrop, background) = if request.is_asked() {
+            watch.tell(Event::Stage(Step::Removing));
             let (models, most) = (&options.segmenter, options.max_pixels);
             let stage = background::remove(image, request, models, inputs.fill, most, timings)?;
+            matte_recalled = stage.recalled;
             (stage.image, stage.backdrop, Some(stage.record))
         } else {
             (image, None, None)
         };
-        let start = Instant::now();
-        let small = preview.then(|| small(&image));
-        timings.add("prescale", start);
+        watch.tell(Event::Stage(Step::Clustering));
         let start = Instant::now();
         let (full, bits) = Colors::new(image, options.clustering_sample_size);
         let neighbors = NeighborPairs::among(&bits, full.image.colors(), PAIRS_FOR_MANIFEST);
         drop(bits);
-        let preview = small.map(|small| Colors::new(small, 0).0);
         let points = {
             let Colors { image, labs } = &full;
             cluster::bins(image.colors(), [&labs.l, &labs.a, &labs.b], image.counts())
@@ -193,7 +230,6 @@ impl Base {
         Ok(Self {
             probe,
             full,
-            preview,
             seeding,
             neighbors,
             sample,
@@ -201,15 +237,61 @@ impl Base {
             hard_alpha,
             background,
             backdrop,
+            cost_ms: BTreeMap::new(),
+            matte_recalled,
             original,
+            models: Mutex::default(),
         })
     }
 
+    /// The same picture with a longest side of at most `side` pixels, indexed. Palettes are tried on it fast.
+    pub fn preview(&self, side: u32) -> Option<Colors> {
+        let image = &self.full.image;
+        let size = (image.width(), image.height());
+        let table = self.full.unchanged();
+        let read = |y: usize, row: &mut [u32]| gather_row(image, &table, y, row);
+        let (fitted, step) = (resize::fit(size.0, size.1, side, 0), preview_step(size.0, size.1, side));
+        resize::reduce_read(size, image.alpha().is_some(), read, fitted, step).map(|small| Colors::new(small, 0).0)
+    }
+
     /// The preview as it was before anything was done to it, for the gallery's original.
-    pub fn original_preview(&self) -> Option<Raster> {
-        let colors = self.preview.as_ref()?;
-        let original = || Raster::read(&mut Recolored::new(&colors.image, &colors.unchanged()));
-        Some(self.original.clone().unwrap_or_else(original))
+    pub fn original_preview(&self, preview: &Colors) -> Raster {
+        let original = || Raster::read(&mut Recolored::new(&preview.image, &preview.unchanged()));
+        self.original.clone().unwrap_or_else(original)
+    }
+
+    /// The soft model for palettes of `palette_colors` colours, made once.
+    fn soft_model(&self, palette_colors: usize, max_iterations: u32) -> SharedModel {
+        let key = (palette_colors, max_iterations);
+        if let Some(made) = self.models().get(&key) {
+            return made.clone();
+        }
+        // Not under the lock: another thread may wait for it inside one of the parallel parts.
+        let Colors { image, labs } = &self.full;
+        let model = ColorModel::new(image, labs, &self.seeding, &self.neighbors, palette_colors, max_iterations);
+        let weights = ColorWeights::new(&model, labs);
+        self.models().entry(key).or_insert_with(|| (Arc::new(model), Arc::new(weights))).clone()
+    }
+
+    fn models(&self) -> MutexGuard<'_, BTreeMap<ModelKey, SharedModel>> {
+        self.models.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it would be the same if it were made again: a background that was kept for want of a sure matte may be removed
+    /// when a model can be had.
+    pub fn is_settled(&self) -> bool {
+        self.background.as_ref().is_none_or(|background| background.removed)
+    }
+
+    /// Bytes that it takes, its models included; a little is estimated.
+    pub fn bytes(&self) -> u64 {
+        let image = &self.full.image;
+        let pixels = u64::from(image.width()) * u64::from(image.height());
+        let colors = image.colors().len() as u64;
+        let backdrop = self.backdrop.as_ref().map_or(0, Backdrop::bytes);
+        let alpha = if image.alpha().is_some() { pixels } else { 0 };
+        let models: usize = self.models().values().map(|(_, weights)| MODEL_BYTES + weights.bytes()).sum();
+        BASE_BYTES + 3 * pixels + alpha + 20 * colors + backdrop + models as u64
     }
 
     /// The picture's own colours with their shares, largest first, at most `count` of them.
@@ -250,6 +332,17 @@ impl Base {
     }
 }
 
+/// What a base takes beside its pixels and colours: bins, samples, pairs. Bytes.
+const BASE_BYTES: u64 = 2 << 20;
+
+/// What a colour model takes beside its weights, bytes.
+const MODEL_BYTES: usize = 256 << 10;
+
+/// Every second row of a large picture is plenty for a preview of this longest side.
+fn preview_step(width: u32, height: u32, side: u32) -> u32 {
+    (width.max(height) / (2 * side.max(1))).max(1)
+}
+
 /// The pixels of a picture.
 fn raster(image: &BaseImage) -> Raster {
     let alpha = (0..).map(|i| image.alpha().map_or(255, |alpha| alpha[i]));
@@ -257,7 +350,7 @@ fn raster(image: &BaseImage) -> Raster {
     Raster::of_length(image.width(), image.height(), pixels.collect())
 }
 
-/// Colour models of one base, by what they depend on.
+/// Colour models of one base, and of its preview where there is one, by what they depend on.
 pub enum Models<'a> {
     /// Mode `soft` and `exact`: by the number of clusters wanted.
     Soft(BTreeMap<usize, SoftModel<'a>>),
@@ -272,7 +365,7 @@ pub enum Models<'a> {
 /// A soft model with the weights of the full picture's and the preview's colours.
 pub struct SoftModel<'a> {
     /// The model.
-    pub model: ColorModel,
+    pub model: Arc<ColorModel>,
     /// The full picture's colours.
     pub full: ColorSet<'a>,
     /// The preview's.
@@ -280,12 +373,12 @@ pub struct SoftModel<'a> {
 }
 
 impl<'a> SoftModel<'a> {
-    /// Models `base` for palettes of `palette_colors` colours.
-    pub fn new(base: &'a Base, palette_colors: usize, max_iterations: u32) -> Self {
+    /// Models `base` for palettes of `palette_colors` colours, and `preview` along with it.
+    pub fn new(base: &'a Base, preview: Option<&'a Colors>, palette_colors: usize, max_iterations: u32) -> Self {
         let Colors { image, labs } = &base.full;
-        let model = ColorModel::new(image, labs, &base.seeding, &base.neighbors, palette_colors, max_iterations);
-        let full = ColorSet::new(&model, image.colors(), labs);
-        let preview = base.preview.as_ref().map(|p| ColorSet::new(&model, p.image.colors(), &p.labs));
+        let (model, weights) = base.soft_model(palette_colors, max_iterations);
+        let full = ColorSet::weighted(image.colors(), labs, weights);
+        let preview = preview.map(|p| ColorSet::new(&model, p.image.colors(), &p.labs));
         Self { model, full, preview }
     }
 }
@@ -294,12 +387,11 @@ impl<'a> SoftModel<'a> {
 macro_rules! predecessor_model {
     ($name:ident, $model:ident) => {
         /// Models `base` with `k` clusters.
-        pub fn $name(base: &Base, k: usize, max_iterations: u32) -> ($model, Option<$model>) {
+        pub fn $name(base: &Base, preview: Option<&Colors>, k: usize, max_iterations: u32) -> ($model, Option<$model>) {
             let image = &base.full.image;
             let search = Search { max_iterations: max_iterations.min(100), ..Search::default() };
             let full = $model::new(image.colors(), image.counts(), k, &search);
-            let preview =
-                base.preview.as_ref().map(|p| $model::with_centres(p.image.colors(), p.image.counts(), full.centres()));
+            let preview = preview.map(|p| $model::with_centres(p.image.colors(), p.image.counts(), full.centres()));
             (full, preview)
         }
     };

@@ -1,10 +1,11 @@
 //! What makes two jobs the same: a key over everything that decides the results and where they go.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::job::Job;
-use super::plan;
+use super::encode::EncodeOptions;
+use super::job::{BackgroundRequest, Fill, Format, Job};
+use super::plan::{self, PlannedOutput};
 use super::run::{RECIPE_VERSION, RunOptions};
 
 /// SHA-256, lower-case hex.
@@ -38,6 +39,57 @@ impl Identity {
     }
 }
 
+/// Hash of everything that decides the picture that variations are made of: `picture` and `fill` are SHA-256 of the base and
+/// of the picture that takes its background's place. Whose job it is, what it is called and where its results go is no part of it.
+pub fn base_key(job: &Job, picture: &str, fill: Option<&str>, options: &RunOptions) -> String {
+    let mut recipe = json!({
+        "version": RECIPE_VERSION,
+        "picture": picture,
+        "fill": fill,
+        "max_dimension": options.max_dimension,
+        "clustering_sample_size": options.clustering_sample_size,
+    });
+    if job.background.is_asked() {
+        // What lies behind is a part of it where that is a picture; other fills are put behind variations.
+        let request = BackgroundRequest {
+            fill: job.background.fill.clone().filter(|fill| matches!(fill, Fill::Blur | Fill::Picture(_))).map(
+                |fill| match fill {
+                    Fill::Picture(_) => Fill::Picture(String::new()),
+                    other => other,
+                },
+            ),
+            matte: false,
+            ..job.background.clone()
+        };
+        recipe["background"] = json!([request, model_of(job, options)]);
+    }
+    sha256_hex(recipe.to_string().as_bytes())
+}
+
+/// Hash of everything that decides the bytes of a file of a variation of the base `base`: what it shows, `subject`, and how it
+/// is written.
+pub fn file_key(base: &str, subject: &Value, output: &PlannedOutput, options: &RunOptions) -> String {
+    let EncodeOptions { format, quality, lossless, progressive, chroma, effort, fill } = output.encode;
+    let encode = match format {
+        Format::Png => json!(["png", effort, options.upload_over, options.upload_over.map(|_| quality)]),
+        Format::Jpeg => json!(["jpeg", quality, progressive, chroma, fill.packed()]),
+        Format::Webp if lossless => json!(["webp", "lossless"]),
+        Format::Webp => json!(["webp", quality]),
+    };
+    let whole = json!({"base": base, "subject": subject, "size": output.size, "encode": encode});
+    sha256_hex(whole.to_string().as_bytes())
+}
+
+/// Another model gives other mattes. Which one it is, is known before it is loaded; whether it can be, is not.
+fn model_of(job: &Job, options: &RunOptions) -> Option<Value> {
+    if !job.may_need_model() {
+        return None;
+    }
+    let spec = options.segmenter.spec(job.background.model.as_deref()).ok()?;
+    let file = spec.sha256.as_deref().unwrap_or(&spec.location);
+    Some(json!([spec.name, file, format!("{:?}", spec.contract)]))
+}
+
 fn key(job: &Job, source: &str, options: &RunOptions) -> String {
     // Defaults are written out: a job that spells them does the same work as one that leaves them out, and a change of the
     // settings is another recipe. Limits and what only speeds things up are left out: they change no byte.
@@ -49,18 +101,15 @@ fn key(job: &Job, source: &str, options: &RunOptions) -> String {
         "effects": job.effects,
         "steps": job.steps,
         "outputs": plan::outputs(job, options),
+        "previews": job.previews,
         "quality": options.quality,
         "max_dimension": options.max_dimension,
         "kmeans_max_iterations": options.kmeans_max_iterations,
         "clustering_sample_size": options.clustering_sample_size,
         "upload_over": options.upload_over,
     });
-    // Another model gives other mattes. Which one it is, is known before it is loaded; whether it can be, is not.
-    if job.may_need_model()
-        && let Ok(spec) = options.segmenter.spec(job.background.model.as_deref())
-    {
-        let file = spec.sha256.as_deref().unwrap_or(&spec.location);
-        recipe["model"] = json!([spec.name, file, format!("{:?}", spec.contract)]);
+    if let Some(model) = model_of(job, options) {
+        recipe["model"] = model;
     }
     let whole = json!({
         "destination": job.destination,

@@ -78,6 +78,9 @@ pub struct Job {
     /// The files to make of every variation; one from the settings when empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub outputs: Vec<OutputRequest>,
+    /// A small WebP of every variation, made and stored before the files themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previews: Option<PreviewRequest>,
     /// Where results go: `gs://bucket/prefix`, or on the command line a directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub destination: Option<String>,
@@ -167,6 +170,15 @@ impl Job {
             }
             if output.max_dimension == Some(0) {
                 return wrong(format!("outputs[{i}].max_dimension"), "0 pixels; leave it out for the full size".into());
+            }
+        }
+        if let Some(PreviewRequest { max_dimension, quality }) = &self.previews {
+            if !PREVIEW_SIDES.contains(max_dimension) {
+                let problem = format!("{max_dimension} is not in {} to {}", PREVIEW_SIDES.start(), PREVIEW_SIDES.end());
+                return wrong("previews.max_dimension".into(), problem);
+            }
+            if !(1..=100).contains(quality) {
+                return wrong("previews.quality".into(), format!("{quality} is not in 1 to 100"));
             }
         }
         Ok(())
@@ -391,6 +403,35 @@ impl EffectRequest {
             Self::WithParams { params, .. } => Some(params),
         }
     }
+}
+
+/// Small pictures of all variations.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PreviewRequest {
+    /// Longest side in pixels, 256 to 512; never enlarges.
+    #[serde(default = "usual_preview_side")]
+    pub max_dimension: u32,
+    /// Quality, 1 to 100.
+    #[serde(default = "usual_preview_quality")]
+    pub quality: u8,
+}
+
+/// What [`PreviewRequest::max_dimension`] can be.
+pub const PREVIEW_SIDES: std::ops::RangeInclusive<u32> = 256..=512;
+
+impl Default for PreviewRequest {
+    fn default() -> Self {
+        Self { max_dimension: usual_preview_side(), quality: usual_preview_quality() }
+    }
+}
+
+const fn usual_preview_side() -> u32 {
+    384
+}
+
+const fn usual_preview_quality() -> u8 {
+    75
 }
 
 /// A remote model step.

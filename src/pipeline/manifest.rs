@@ -36,6 +36,9 @@ pub struct Manifest {
     /// What became of the background, where the job asked for it to be removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub background: Option<Background>,
+    /// What was found in caches instead of being made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spared: Option<Spared>,
     /// One entry per palette (or effect) and output.
     pub variations: Vec<VariationEntry>,
 }
@@ -170,6 +173,9 @@ pub struct VariationEntry {
     /// A smaller JPEG of the same picture, where the rule for uploads asks for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upload: Option<UploadCopy>,
+    /// The variation small, where the job asked for previews; only in the first entry of each variation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preview: Option<PreviewCopy>,
     /// Where the file can be fetched, when links were asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<String>,
@@ -179,6 +185,17 @@ pub struct VariationEntry {
     /// Why this variation is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Failure>,
+}
+
+/// What a manifest says of a variation beside its files.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Description {
+    /// Source colours and what became of them.
+    pub mapping: Vec<MappingEntry>,
+    /// Quality figures by name.
+    pub metrics: BTreeMap<String, f64>,
+    /// What was traded or left out, in words.
+    pub notes: Vec<String>,
 }
 
 /// A smaller JPEG beside a large PNG.
@@ -200,6 +217,44 @@ pub struct UploadCopy {
     /// Why it is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Failure>,
+}
+
+/// A variation small, stored before its files.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PreviewCopy {
+    /// Name of the file, relative to the manifest.
+    pub object: String,
+    /// Storage generation; empty for files.
+    pub generation: String,
+    /// CRC-32C of the file, base64 of its big-endian bytes.
+    pub crc32c: String,
+    /// Size of the file.
+    pub bytes: u64,
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+    /// `webp`.
+    pub format: String,
+    /// Where the file can be fetched, when links were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<String>,
+    /// Why it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Failure>,
+}
+
+/// What did not have to be done again.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Spared {
+    /// Whether the picture was there, decoded and modelled.
+    pub base: bool,
+    /// Whether a model's map of the subject was there.
+    pub matte: bool,
+    /// Files that were there, encoded.
+    pub files: u64,
+    /// Milliseconds that all of it took when it was made, summed over threads.
+    pub saved_ms: f64,
 }
 
 /// One cluster's fate.

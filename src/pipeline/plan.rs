@@ -2,6 +2,7 @@
 
 use super::effect;
 use super::encode::EncodeOptions;
+use super::event::PlannedFile;
 use super::job::{BackgroundAction, Format, Job, OutputRequest};
 use super::manifest::{Failure, VariationEntry};
 use super::output::ObjectNames;
@@ -33,6 +34,11 @@ pub fn wanted(
     options: &RunOptions,
 ) -> Vec<(Subject, Wanted)> {
     let outputs = outputs(job, options);
+    let preview = job.previews.as_ref().map(|request| OutputRequest {
+        quality: Some(request.quality),
+        max_dimension: Some(request.max_dimension),
+        ..OutputRequest::plain(Format::Webp)
+    });
     let effect = |name: &str, outputs: Vec<OutputRequest>| Wanted {
         kind: Kind::Effect,
         name: name.into(),
@@ -40,6 +46,7 @@ pub fn wanted(
         params: None,
         colors: Vec::new(),
         outputs,
+        preview: preview.clone(),
     };
     if job.background.matte {
         return vec![(Subject::Matte, effect("matte", outputs))];
@@ -52,8 +59,9 @@ pub fn wanted(
     for (i, (name, palette)) in palettes.iter().enumerate() {
         let colors = palette.as_ref().map(|p| p.colors().to_vec()).unwrap_or_default();
         let outputs = outputs.clone();
-        let (name, title) = (name.clone(), name.clone());
-        wanted.push((Subject::Palette(i), Wanted { kind: Kind::Palette, name, title, params: None, colors, outputs }));
+        let (name, title, preview) = (name.clone(), name.clone(), preview.clone());
+        let kind = Kind::Palette;
+        wanted.push((Subject::Palette(i), Wanted { kind, name, title, params: None, colors, outputs, preview }));
     }
     for (i, request) in job.effects.iter().enumerate() {
         // An unknown one does not get past the job's own check; its name would do.
@@ -80,6 +88,8 @@ pub struct PlannedOutput {
     pub size: (u32, u32),
     /// How to encode it.
     pub encode: EncodeOptions,
+    /// Under which key it is remembered, where somebody does.
+    pub key: Option<String>,
 }
 
 /// What a variation is.
@@ -105,6 +115,8 @@ pub struct Variation<Output> {
     pub colors: Vec<Rgb8>,
     /// Its files, in the job's order.
     pub outputs: Vec<Output>,
+    /// The small picture that is made before them.
+    pub preview: Option<Output>,
 }
 
 /// A variation that a job asks for.
@@ -118,53 +130,76 @@ pub type Parameters = serde_json::Map<String, serde_json::Value>;
 
 /// Names every file of every variation, in order, so that names do not depend on what succeeds.
 pub fn plan(wanted: Vec<Wanted>, base: (u32, u32), quality: u8) -> Vec<PlannedVariation> {
-    let objects = object_names(&wanted);
+    let names = names(&wanted);
+    let planned = |output: &OutputRequest, object: String| PlannedOutput {
+        object,
+        size: resize::fit(base.0, base.1, output.max_dimension.unwrap_or(0), 0),
+        encode: EncodeOptions {
+            format: output.format,
+            quality: output.quality.unwrap_or(quality),
+            lossless: output.lossless,
+            progressive: output.progressive,
+            chroma: output.chroma,
+            effort: output.effort,
+            fill: FILL,
+        },
+        key: None,
+    };
     wanted
         .into_iter()
-        .zip(objects)
-        .map(|(wanted, objects)| PlannedVariation {
+        .zip(names)
+        .map(|(wanted, names)| PlannedVariation {
             kind: wanted.kind,
             name: wanted.name,
             title: wanted.title,
             params: wanted.params,
             colors: wanted.colors,
-            outputs: wanted
-                .outputs
-                .iter()
-                .zip(objects)
-                .map(|(output, object)| PlannedOutput {
-                    object,
-                    size: resize::fit(base.0, base.1, output.max_dimension.unwrap_or(0), 0),
-                    encode: EncodeOptions {
-                        format: output.format,
-                        quality: output.quality.unwrap_or(quality),
-                        lossless: output.lossless,
-                        progressive: output.progressive,
-                        chroma: output.chroma,
-                        effort: output.effort,
-                        fill: FILL,
-                    },
-                })
-                .collect(),
+            outputs: wanted.outputs.iter().zip(names.outputs).map(|(output, name)| planned(output, name)).collect(),
+            preview: wanted.preview.as_ref().zip(names.preview).map(|(output, name)| planned(output, name)),
         })
         .collect()
 }
 
+/// The names of a variation's files.
+pub struct Names {
+    /// In order of its outputs.
+    pub outputs: Vec<String>,
+    /// Of its preview.
+    pub preview: Option<String>,
+}
+
 /// The names of the files of every variation, in order, each once.
-pub fn object_names(wanted: &[Wanted]) -> Vec<Vec<String>> {
+pub fn names(wanted: &[Wanted]) -> Vec<Names> {
     let mut names = ObjectNames::default();
     let mut of = |wanted: &Wanted| {
         let prefix = match wanted.kind {
             Kind::Palette => "palette",
             Kind::Effect => "effect",
         };
-        let take = |output: &OutputRequest| {
-            let suffix = output.max_dimension.map(|side| format!("_{side}")).unwrap_or_default();
-            names.take(prefix, &wanted.name, &suffix, output.format.extension())
-        };
-        wanted.outputs.iter().map(take).collect()
+        let mut take = |suffix: &str, format: Format| names.take(prefix, &wanted.name, suffix, format.extension());
+        let suffix = |side: u32| format!("_{side}");
+        Names {
+            outputs: wanted
+                .outputs
+                .iter()
+                .map(|output| take(&output.max_dimension.map(suffix).unwrap_or_default(), output.format))
+                .collect(),
+            preview: wanted.preview.as_ref().map(|output| take(".preview", output.format)),
+        }
     };
     wanted.iter().map(&mut of).collect()
+}
+
+/// The files of a variation as they are announced, its preview first.
+pub fn files(variation: &PlannedVariation) -> Vec<PlannedFile> {
+    let file = |output: &PlannedOutput, is_preview| PlannedFile {
+        object: output.object.clone(),
+        name: variation.name.clone(),
+        is_effect: variation.kind == Kind::Effect,
+        is_preview,
+    };
+    let preview = variation.preview.iter().map(|output| file(output, true));
+    preview.chain(variation.outputs.iter().map(|output| file(output, false))).collect()
 }
 
 /// How names of copies for upload end.

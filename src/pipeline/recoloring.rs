@@ -37,6 +37,7 @@ impl<'a> Models<'a> {
     /// Makes every model that `palettes` need in `mode`.
     pub fn new<'p>(
         base: &'a Base,
+        preview: Option<&'a Colors>,
         mode: Mode,
         palettes: impl Iterator<Item = &'p Palette>,
         max_iterations: u32,
@@ -48,21 +49,21 @@ impl<'a> Models<'a> {
                 for size in sizes {
                     models
                         .entry(Self::soft_key(size))
-                        .or_insert_with_key(|&key| SoftModel::new(base, key, max_iterations));
+                        .or_insert_with_key(|&key| SoftModel::new(base, preview, key, max_iterations));
                 }
                 Self::Soft(models)
             }
             Mode::Transfer => {
                 let mut models = BTreeMap::new();
                 for k in sizes.map(TransferModel::cluster_count) {
-                    models.entry(k).or_insert_with(|| transfer_model(base, k, max_iterations));
+                    models.entry(k).or_insert_with(|| transfer_model(base, preview, k, max_iterations));
                 }
                 Self::Transfer(models)
             }
             Mode::Faithful => {
                 let mut models = BTreeMap::new();
                 for k in sizes.map(FaithfulModel::cluster_count) {
-                    models.entry(k).or_insert_with(|| faithful_model(base, k, max_iterations));
+                    models.entry(k).or_insert_with(|| faithful_model(base, preview, k, max_iterations));
                 }
                 Self::Faithful(models)
             }
@@ -77,9 +78,11 @@ impl<'a> Models<'a> {
 }
 
 impl Recoloring {
-    /// Applies `palette`. `models` must have been made for it; a model that is missing leaves the picture as it is.
+    /// Applies `palette` to the base, and to `preview` where there is one. `models` must have been made for them; a model that
+    /// is missing leaves the picture as it is.
     pub fn new(
         base: &Base,
+        preview: Option<&Colors>,
         models: &Models<'_>,
         palette: &Palette,
         request: &RecolorRequest,
@@ -98,28 +101,28 @@ impl Recoloring {
         };
         let mut made = match models {
             Models::Soft(models) => match models.get(&Models::soft_key(size)) {
-                Some(soft) => Self::soft(base, soft, palette, request, timings),
-                None => Self::unchanged(base),
+                Some(soft) => Self::soft(base, preview.is_some(), soft, palette, request, timings),
+                None => Self::unchanged(base, preview),
             },
             Models::Transfer(models) => match models.get(&TransferModel::cluster_count(size)) {
-                Some((full, preview)) => Self {
+                Some((full, small)) => Self {
                     table: with_hidden(full.table(palette, strength)),
-                    preview: preview.as_ref().map(|p| with_hidden(p.table(palette, strength))),
+                    preview: preview.and(small.as_ref()).map(|small| with_hidden(small.table(palette, strength))),
                     mapping: pair(full.mapping(palette)),
                     ..Self::empty()
                 },
-                None => Self::unchanged(base),
+                None => Self::unchanged(base, preview),
             },
             Models::Faithful(models) => match models.get(&FaithfulModel::cluster_count(size)) {
-                Some((full, preview)) => Self {
+                Some((full, small)) => Self {
                     table: with_hidden(full.table(palette, strength)),
-                    preview: preview.as_ref().map(|p| with_hidden(p.table(palette, strength))),
+                    preview: preview.and(small.as_ref()).map(|small| with_hidden(small.table(palette, strength))),
                     mapping: pair(full.mapping(palette)),
                     ..Self::empty()
                 },
-                None => Self::unchanged(base),
+                None => Self::unchanged(base, preview),
             },
-            Models::None => Self::tint(base, palette, strength),
+            Models::None => Self::tint(base, preview, palette, strength),
         };
         made.notes.extend(unheeded(palette, request.mode));
         if base.full.image.colors().is_empty() {
@@ -144,11 +147,41 @@ impl Recoloring {
         }
     }
 
-    fn unchanged(base: &Base) -> Self {
-        Self { table: base.full.unchanged(), preview: base.preview.as_ref().map(Colors::unchanged), ..Self::empty() }
+    fn unchanged(base: &Base, preview: Option<&Colors>) -> Self {
+        Self { table: base.full.unchanged(), preview: preview.map(Colors::unchanged), ..Self::empty() }
     }
 
-    fn tint(base: &Base, palette: &Palette, strength: f32) -> Self {
+    /// Applies `palette` to `preview` alone, which takes a fraction of the time: its table, and how rows are reduced.
+    pub fn sketch(
+        base: &Base,
+        preview: &Colors,
+        models: &Models<'_>,
+        palette: &Palette,
+        request: &RecolorRequest,
+    ) -> (Vec<u32>, Option<DitherKind>) {
+        let strength = request.strength;
+        let size = palette.colors().len();
+        let table = match models {
+            Models::Soft(models) => models.get(&Models::soft_key(size)).and_then(|soft| {
+                let set = soft.preview.as_ref()?;
+                let assignment = assign::assign(&soft.model, palette);
+                Some(soft_map(soft, assignment, strength).table(set))
+            }),
+            Models::Transfer(models) => models
+                .get(&TransferModel::cluster_count(size))
+                .and_then(|(_, small)| Some(with_hidden(small.as_ref()?.table(palette, strength)))),
+            Models::Faithful(models) => models
+                .get(&FaithfulModel::cluster_count(size))
+                .and_then(|(_, small)| Some(with_hidden(small.as_ref()?.table(palette, strength)))),
+            Models::None => {
+                let map = TintMap::new(palette, base.lightness, strength);
+                Some(map.table(&preview.labs, preview.image.colors()))
+            }
+        };
+        (table.unwrap_or_else(|| preview.unchanged()), dither_of(request))
+    }
+
+    fn tint(base: &Base, preview: Option<&Colors>, palette: &Palette, strength: f32) -> Self {
         let map = TintMap::new(palette, base.lightness, strength);
         let table = |colors: &Colors| map.table(&colors.labs, colors.image.colors());
         let own = base.palette(palette.colors().len().clamp(5, cluster::MAX_CLUSTERS), 20);
@@ -163,38 +196,33 @@ impl Recoloring {
                 share: rounded(*share),
             })
             .collect();
-        Self { table: table(&base.full), preview: base.preview.as_ref().map(table), mapping, ..Self::empty() }
+        Self { table: table(&base.full), preview: preview.map(table), mapping, ..Self::empty() }
     }
 
-    fn soft(base: &Base, soft: &SoftModel<'_>, palette: &Palette, request: &RecolorRequest, timings: &Timings) -> Self {
+    fn soft(
+        base: &Base,
+        with_preview: bool,
+        soft: &SoftModel<'_>,
+        palette: &Palette,
+        request: &RecolorRequest,
+        timings: &Timings,
+    ) -> Self {
         let start = Instant::now();
         let assignment = assign::assign(&soft.model, palette);
         timings.add("assign", start);
-        let map = SoftMap::new(
-            &soft.model,
-            &assignment.targets,
-            assignment.shape,
-            request.strength,
-            assignment.anchors.clone(),
-        );
+        let map = soft_map(soft, assignment.clone(), request.strength);
         let table = |set: &ColorSet<'_>| map.table(set);
         let start = Instant::now();
         let mut made = Self {
             table: table(&soft.full),
-            preview: soft.preview.as_ref().map(table),
+            preview: soft.preview.as_ref().filter(|_| with_preview).map(table),
             mapping: mapping_of(soft, &assignment, request.strength),
             notes: notes_of(&assignment, palette),
             ..Self::empty()
         };
         timings.add("table", start);
-        if request.mode == Mode::Exact {
-            made.dither = Some(match request.dither {
-                Dither::FloydSteinberg => DitherKind::FloydSteinberg,
-                Dither::BlueNoise => DitherKind::BlueNoise,
-                Dither::None => DitherKind::None,
-            });
-            debug_assert!(palette.colors().len() <= MAX_COLORS);
-        }
+        made.dither = dither_of(request);
+        debug_assert!(made.dither.is_none() || palette.colors().len() <= MAX_COLORS);
         let start = Instant::now();
         made.measure_soft(base, soft, &assignment, &map);
         timings.add("measure", start);
@@ -247,6 +275,19 @@ impl Recoloring {
         let order = tone::lightness_correlation(&sampled.sample, &sampled.colors, &mapped);
         self.metrics.insert("lightness_order".into(), rounded(order));
     }
+}
+
+fn soft_map(soft: &SoftModel<'_>, assignment: Assignment, strength: f32) -> SoftMap {
+    SoftMap::new(&soft.model, &assignment.targets, assignment.shape, strength, assignment.anchors)
+}
+
+/// How rows are reduced to palette colours: only mode `exact` does that.
+fn dither_of(request: &RecolorRequest) -> Option<DitherKind> {
+    (request.mode == Mode::Exact).then_some(match request.dither {
+        Dither::FloydSteinberg => DitherKind::FloydSteinberg,
+        Dither::BlueNoise => DitherKind::BlueNoise,
+        Dither::None => DitherKind::None,
+    })
 }
 
 /// Four digits are plenty for figures that people compare.

@@ -1,21 +1,25 @@
 //! Runs one job: decode once, model once, then every palette and every output, and the manifest last.
 
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use rayon::prelude::*;
+use serde_json::{Value, json};
 
-use super::base::{Base, Inputs, Models};
+use super::base::{Base, Inputs, Models, PREVIEW_SIDE};
 use super::contact_sheet::Plan;
-use super::identity::{Identity, sha256_hex};
+use super::effect;
+use super::event::{Event, Watch};
+use super::identity::{self, Identity, sha256_hex};
 use super::job::{self, Fill, Format, GenerateRequest, Job, PaletteRequest};
-use super::manifest::{Failure, Manifest, Source, State};
+use super::manifest::{Failure, Manifest, PreviewCopy, Source, Spared, State};
 use super::outlet::{HandOver, Outlet};
 use super::output::OutputFolder;
 use super::pages::{PageCard, Pages};
 use super::palette_file;
 use super::plan::{self, Subject, Wanted};
+use super::recall::Sparing;
 use super::segment::Segmenter;
 use super::studio::Studio;
 use super::timing::{self, Timings};
@@ -79,30 +83,6 @@ impl Default for RunOptions {
     }
 }
 
-/// What happens during a run, in order of completion.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Event {
-    /// The picture is decoded and modelled; this many files will be made.
-    Planned {
-        /// Files to make.
-        total: usize,
-    },
-    /// A file is stored.
-    Made {
-        /// Its name.
-        object: String,
-        /// Its size.
-        bytes: u64,
-    },
-    /// A file could not be made.
-    Failed {
-        /// Palette or effect.
-        name: String,
-        /// Why.
-        message: String,
-    },
-}
-
 /// Why a run ended without a manifest.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -154,8 +134,12 @@ pub fn run(
     let identity = Identity::new(job, &content_of(&sha256, inputs.fill.map(sha256_hex).as_deref()), options);
     let outlet = Outlet::Folder(folder);
     let timings = Timings::default();
-    let (mut manifest, pages) =
-        in_pool(|| produce(job, &identity, inputs, sha256, &outlet, options, &timings, observe));
+    let watch = Watch { timings: &timings, observe };
+    let base = || match Base::new(inputs, &job.background, options, options.gallery, &watch) {
+        Ok(base) => Ok(Arc::new(base)),
+        Err(error) => Err(error.failure()),
+    };
+    let (mut manifest, pages) = in_pool(|| produce(job, &identity, base, sha256, &outlet, options, &watch));
     let Outlet::Folder(folder) = outlet else { return Ok(manifest) };
     let shown = pages.filter(|_| options.gallery).map_or(Ok(()), |pages| {
         timings.add("total", start);
@@ -173,11 +157,12 @@ pub fn run(
 /// Runs `job` like [`run`], but hands each file over as soon as it is made, and writes nothing itself: neither pages nor the
 /// manifest, which is for the caller to complete and store.
 ///
-/// The job must have passed [`admit`]. `sha256` is the source's, lower-case hex.
+/// The job must have passed [`admit`]. `base` gives the picture, made for it by [`Base::new`] or for another job of the same
+/// [`base_key`](super::identity::base_key); `sha256` is the source's, lower-case hex.
 pub fn make(
     job: &Job,
     identity: &Identity,
-    inputs: Inputs<'_>,
+    base: impl FnOnce(&Watch<'_>) -> Result<Arc<Base>, Failure> + Send,
     sha256: String,
     hand_over: HandOver<'_>,
     options: &RunOptions,
@@ -186,7 +171,8 @@ pub fn make(
     let start = Instant::now();
     let timings = Timings::default();
     let outlet = Outlet::HandOver(hand_over);
-    let (mut manifest, _) = in_pool(|| produce(job, identity, inputs, sha256, &outlet, options, &timings, observe));
+    let watch = Watch { timings: &timings, observe };
+    let (mut manifest, _) = in_pool(|| produce(job, identity, || base(&watch), sha256, &outlet, options, &watch));
     close(&mut manifest, &timings, start);
     manifest
 }
@@ -212,16 +198,14 @@ fn close(manifest: &mut Manifest, timings: &Timings, start: Instant) {
     manifest.peak_bytes = timing::peak_bytes();
 }
 
-#[allow(clippy::too_many_arguments, reason = "the run's whole context; a struct of it would be used once")]
 fn produce(
     job: &Job,
     identity: &Identity,
-    inputs: Inputs<'_>,
+    base: impl FnOnce() -> Result<Arc<Base>, Failure>,
     sha256: String,
     outlet: &Outlet<'_>,
     options: &RunOptions,
-    timings: &Timings,
-    observe: &(dyn Fn(Event) + Sync),
+    watch: &Watch<'_>,
 ) -> (Manifest, Option<Pages>) {
     let mut manifest = Manifest {
         job_id: identity.job_id.clone(),
@@ -236,17 +220,17 @@ fn produce(
         message: None,
         message_object: None,
         background: None,
+        spared: None,
         variations: Vec::new(),
     };
-    match Base::new(inputs, &job.background, options, options.gallery, timings) {
+    match base() {
         Ok(base) => {
-            let pages = render(job, &base, outlet, options, timings, &mut manifest, observe);
+            let pages = render(job, &base, outlet, options, watch, &mut manifest);
             (manifest, Some(pages))
         }
         Err(error) => {
             manifest.state = State::Failed;
-            let message = explain(error.to_string(), error.class());
-            manifest.error = Some(Failure { class: error.class().into(), message });
+            manifest.error = Some(error);
             (manifest, None)
         }
     }
@@ -312,7 +296,14 @@ pub fn admit(job: &Job, options: &RunOptions) -> Result<(), RunError> {
 pub fn object_names(job: &Job, options: &RunOptions) -> Vec<String> {
     let palettes = palettes(job, &[]);
     let wanted = plan::wanted(job, &palettes, options).into_iter().map(|(_, wanted)| wanted).collect::<Vec<_>>();
-    plan::object_names(&wanted).into_iter().flatten().collect()
+    plan::names(&wanted).into_iter().flat_map(|names| names.outputs).collect()
+}
+
+/// The names of the previews that a run of `job` makes, as [`object_names`].
+pub fn preview_names(job: &Job, options: &RunOptions) -> Vec<String> {
+    let palettes = palettes(job, &[]);
+    let wanted = plan::wanted(job, &palettes, options).into_iter().map(|(_, wanted)| wanted).collect::<Vec<_>>();
+    plan::names(&wanted).into_iter().filter_map(|names| names.preview).collect()
 }
 
 /// The picture's own colours with their shares of the visible area, largest first; at most `colors` of them.
@@ -321,7 +312,8 @@ pub fn object_names(job: &Job, options: &RunOptions) -> Vec<String> {
 /// [`RunError::Picture`] when the picture cannot be used.
 pub fn image_palette(source: &[u8], colors: usize, options: &RunOptions) -> Result<Vec<(Rgb8, f64)>, RunError> {
     let inputs = Inputs { picture: source, fill: None };
-    let base = rayon::scope(|_| Base::new(inputs, &Default::default(), options, false, &Timings::default()))
+    let timings = Timings::default();
+    let base = rayon::scope(|_| Base::new(inputs, &Default::default(), options, false, &Watch::silent(&timings)))
         .map_err(|error| RunError::Picture(explain(error.to_string(), error.class())))?;
     Ok(base.palette(colors, options.kmeans_max_iterations))
 }
@@ -351,10 +343,10 @@ fn render(
     base: &Base,
     outlet: &Outlet<'_>,
     options: &RunOptions,
-    timings: &Timings,
+    watch: &Watch<'_>,
     manifest: &mut Manifest,
-    observe: &(dyn Fn(Event) + Sync),
 ) -> Pages {
+    let timings = watch.timings;
     let image = &base.full.image;
     manifest.source.width = image.width();
     manifest.source.height = image.height();
@@ -377,12 +369,22 @@ fn render(
         _ => Vec::new(),
     };
     let good = good.chain(&fewer);
-    let models = Models::new(base, job.recolor.mode, good, options.kmeans_max_iterations);
+    let side = job.previews.as_ref().map(|request| request.max_dimension).or(options.gallery.then_some(PREVIEW_SIDE));
+    let preview = side.and_then(|side| base.preview(side));
+    let models = Models::new(base, preview.as_ref(), job.recolor.mode, good, options.kmeans_max_iterations);
     timings.add("model", start);
 
     let (subjects, wanted): (Vec<Subject>, Vec<Wanted>) = plan::wanted(job, &palettes, options).into_iter().unzip();
-    let planned = plan::plan(wanted, (image.width(), image.height()), options.quality);
-    observe(Event::Planned { total: planned.iter().map(|v| v.outputs.len()).sum() });
+    let mut planned = plan::plan(wanted, (image.width(), image.height()), options.quality);
+    if let Some(memory) = outlet.memory() {
+        for (subject, variation) in subjects.iter().zip(&mut planned) {
+            let Some(subject) = shown(*subject, job, &palettes, options) else { continue };
+            for output in variation.outputs.iter_mut().chain(&mut variation.preview) {
+                output.key = Some(identity::file_key(memory.base, &subject, output, options));
+            }
+        }
+    }
+    watch.tell(Event::Planned { files: planned.iter().flat_map(plan::files).collect() });
     manifest.background = base.background.clone();
     if let Some(background) = &mut manifest.background {
         let matte = subjects.iter().position(|subject| *subject == Subject::Matte);
@@ -390,7 +392,8 @@ fn render(
     }
 
     let sheet = Plan::new(image.width(), image.height(), planned.len());
-    let original = options.gallery.then(|| base.original_preview()).flatten().map(|mut raster| {
+    let original = preview.as_ref().filter(|_| options.gallery).map(|preview| {
+        let mut raster = base.original_preview(preview);
         let start = Instant::now();
         let preview = variation::preview_file(&mut raster);
         let tile = variation::tile(raster.rewound(), &sheet);
@@ -398,8 +401,14 @@ fn render(
         (preview, tile)
     });
     let upload_over = options.upload_over;
-    let workshop = Workshop { outlet, upload_over, timings, observe, sheet: &sheet, gallery: options.gallery };
-    let studio = Studio { job, base, palettes: &palettes, models: &models, workshop: &workshop };
+    let sparing = Sparing::default();
+    let gallery = options.gallery;
+    let workshop = Workshop { outlet, upload_over, watch: *watch, sparing: &sparing, sheet: &sheet, gallery };
+    let preview = preview.as_ref();
+    let studio = Studio { job, base, preview, palettes: &palettes, models: &models, workshop: &workshop };
+    // Small pictures of everything before the first large one.
+    let sketches: Vec<Option<PreviewCopy>> =
+        (0..planned.len()).into_par_iter().with_max_len(1).map(|i| studio.sketch(subjects[i], &planned[i])).collect();
     let picture = OnceLock::new();
     let one = |i: usize| studio.make(subjects[i], &planned[i], i < sheet.shown, &picture);
     let is_effect = |i: &usize| matches!(subjects[*i], Subject::Effect(_));
@@ -412,7 +421,11 @@ fn render(
     results.extend(all(rest));
 
     let mut cards = Vec::with_capacity(results.len());
-    for ((i, planned), (entries, pictures)) in planned.into_iter().enumerate().zip(results) {
+    for (((i, planned), sketch), (mut entries, pictures)) in planned.into_iter().enumerate().zip(sketches).zip(results)
+    {
+        if let (Some(first), Some(sketch)) = (entries.first_mut(), sketch) {
+            first.preview = Some(sketch);
+        }
         let first = manifest.variations.len();
         manifest.variations.extend(entries);
         let entries = first..manifest.variations.len();
@@ -428,7 +441,56 @@ fn render(
         n if n < manifest.variations.len() => State::Partial,
         _ => State::Failed,
     };
+    let (files, saved_ms) = sparing.total();
+    if files > 0 {
+        manifest.spared = Some(Spared { files, saved_ms: (saved_ms * 1e3).round() / 1e3, ..Spared::default() });
+    }
     Pages { own_colors, original, cards }
+}
+
+/// Everything that decides what a variation shows beside the base, as it goes into the keys of its files; none for one that
+/// cannot be made.
+fn shown(
+    subject: Subject,
+    job: &Job,
+    palettes: &[(String, Result<Palette, Failure>)],
+    options: &RunOptions,
+) -> Option<Value> {
+    // Names and descriptions are no part of a picture.
+    let colors_of = |palette: &Palette| {
+        let color = |color: &Rgb8| color.to_string();
+        json!({
+            "colors": palette.colors().iter().map(color).collect::<Vec<_>>(),
+            "roles": palette.roles().iter().map(|(role, c)| (role.name(), color(c))).collect::<Vec<_>>(),
+            "pins": palette.pins().iter().map(|(from, to)| (color(from), color(to))).collect::<Vec<_>>(),
+            "protect": palette.protect().iter().map(color).collect::<Vec<_>>(),
+        })
+    };
+    // A colour or a role is put behind each variation; the base holds all other fills.
+    let fill = &job.background.fill;
+    Some(match subject {
+        Subject::Matte => json!(["matte"]),
+        Subject::Cutout => json!(["cutout", fill]),
+        Subject::Palette(at) => {
+            let palette = palettes[at].1.as_ref().ok()?;
+            json!(["palette", colors_of(palette), job.recolor, options.kmeans_max_iterations, fill])
+        }
+        Subject::Effect(at) => {
+            let planned = effect::plan(&job.effects[at], job).ok()?;
+            let palette = match &planned.colors {
+                Some(effect::Colors::Palette(name)) => {
+                    let found = palettes.iter().find(|(known, _)| known == name)?;
+                    Some(colors_of(found.1.as_ref().ok()?))
+                }
+                Some(effect::Colors::List(_)) | None => None,
+            };
+            let list = match &planned.colors {
+                Some(effect::Colors::List(list)) => list.iter().map(Rgb8::to_string).collect(),
+                Some(effect::Colors::Palette(_)) | None => Vec::new(),
+            };
+            json!(["effect", format!("{:?}", planned.effect), palette, list, fill])
+        }
+    })
 }
 
 #[cfg(test)]
@@ -450,9 +512,12 @@ mod tests {
             taken.fetch_add(1, Ordering::SeqCst);
             Ok(())
         };
-        let hand_over = HandOver { start: &|_| Start::Stop, take: &take };
+        let hand_over = HandOver { start: &|_| Start::Stop, take: &take, memory: None };
         let inputs = Inputs { picture: &picture, fill: None };
-        let manifest = make(&job, &identity, inputs, sha256, hand_over, &options, &|_| ());
+        let base = |watch: &Watch<'_>| {
+            Base::new(inputs, &job.background, &options, false, watch).map(Arc::new).map_err(|e| e.failure())
+        };
+        let manifest = make(&job, &identity, base, sha256, hand_over, &options, &|_| ());
         assert_eq!((manifest.variations.len(), taken.into_inner()), (3, 0));
         for entry in &manifest.variations {
             assert_eq!(entry.error.as_ref().unwrap().class, variation::STOPPED);

@@ -13,8 +13,10 @@ pub mod tensor;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
+
+use sha2::{Digest as _, Sha256};
 
 use crate::kernel::image::BaseImage;
 use pool::Pool;
@@ -87,6 +89,14 @@ pub enum NoRoom {
     Now(String),
 }
 
+/// Keeps maps by a hash of everything that decides them, for pictures that come again.
+pub struct MapMemory {
+    /// Asked before a model runs.
+    pub recall: Box<dyn Fn(&str) -> Option<Map> + Send + Sync>,
+    /// Told what it found.
+    pub remember: Box<dyn Fn(&str, &Map) + Send + Sync>,
+}
+
 /// What a model found in a picture, and what ran it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Segmented {
@@ -94,6 +104,8 @@ pub struct Segmented {
     pub map: Map,
     /// The model and where it ran.
     pub by: Loaded,
+    /// Whether the model had found it before, in the same picture.
+    pub recalled: bool,
 }
 
 /// A model that is loaded.
@@ -124,6 +136,7 @@ struct Shared {
     options: RuntimeOptions,
     fetch: Box<Fetch>,
     reserve: Box<Reserve>,
+    memory: OnceLock<MapMemory>,
     slots: Mutex<BTreeMap<String, Arc<Slot>>>,
 }
 
@@ -175,6 +188,26 @@ impl Default for Segmenter {
     }
 }
 
+/// Hash of what decides a map: the model's file, how its output is read, what runs it, and the picture as it goes in.
+fn map_key(loaded: &Loaded, input: &[f32]) -> String {
+    let mut hash = Sha256::new();
+    hash.update(format!(
+        "{} {:?} {:?} {}\n",
+        loaded.sha256,
+        loaded.spec.contract,
+        loaded.input,
+        loaded.choice.provider.name()
+    ));
+    let mut bytes = [0u8; 4096];
+    for part in input.chunks(bytes.len() / 4) {
+        for (four, value) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(part) {
+            *four = value.to_le_bytes();
+        }
+        hash.update(&bytes[..4 * part.len()]);
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 impl Segmenter {
     /// The models of `registry`, whose files lie on this machine.
     pub fn new(registry: Registry, options: RuntimeOptions) -> Self {
@@ -184,8 +217,14 @@ impl Segmenter {
 
     /// The models of `registry`, whose files `fetch` brings and whose memory `reserve` sets aside.
     pub fn with(registry: Registry, options: RuntimeOptions, fetch: Box<Fetch>, reserve: Box<Reserve>) -> Self {
-        let shared = Shared { registry, options, fetch, reserve, slots: Mutex::default() };
+        let shared = Shared { registry, options, fetch, reserve, memory: OnceLock::new(), slots: Mutex::default() };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// Gives it a memory for maps, once.
+    pub fn remember_with(&self, memory: MapMemory) {
+        // The first one stays.
+        let _ = self.shared.memory.set(memory);
     }
 
     /// What is registered.
@@ -233,8 +272,18 @@ impl Segmenter {
     pub fn segment(&self, name: Option<&str>, image: &BaseImage) -> Result<Segmented, ModelError> {
         let pool = self.pool(name)?;
         let loaded = pool.loaded();
-        let map = pool.run(&tensor::prepare(image, &loaded.spec.contract, loaded.input))?;
-        Ok(Segmented { map, by: loaded.clone() })
+        let input = tensor::prepare(image, &loaded.spec.contract, loaded.input);
+        let by = loaded.clone();
+        let Some(memory) = self.shared.memory.get() else {
+            return Ok(Segmented { map: pool.run(&input)?, by, recalled: false });
+        };
+        let key = map_key(loaded, &input);
+        if let Some(map) = (memory.recall)(&key) {
+            return Ok(Segmented { map, by, recalled: true });
+        }
+        let map = pool.run(&input)?;
+        (memory.remember)(&key, &map);
+        Ok(Segmented { map, by, recalled: false })
     }
 
     /// Runs a model on a picture that is prepared already: channel after channel at its own size, normalised.

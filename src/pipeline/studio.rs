@@ -4,15 +4,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 use std::time::Instant;
 
-use super::base::{Base, Models};
+use super::base::{Base, Colors, Models};
 use super::effect;
 use super::job::{Fill, Job};
-use super::manifest::{Failure, VariationEntry};
+use super::manifest::{Description, Failure, PreviewCopy, VariationEntry};
 use super::outlet::Start;
 use super::palette_file;
 use super::plan::{PlannedVariation, Subject};
 use super::recoloring::Recoloring;
-use super::variation::{self, Description, Ground, Painting, Pictures, Workshop};
+use super::variation::{self, Ground, Painting, Pictures, Workshop};
 use crate::kernel::effect as kernel_effect;
 use crate::kernel::gather::Recolored;
 use crate::kernel::image::Raster;
@@ -32,6 +32,8 @@ pub struct Studio<'a> {
     pub job: &'a Job,
     /// The picture, decoded and cut out.
     pub base: &'a Base,
+    /// The same small, where somebody will look.
+    pub preview: Option<&'a Colors>,
     /// The job's palettes by name; a bad one fails alone.
     pub palettes: &'a [(String, Result<Palette, Failure>)],
     /// Colour models for them.
@@ -44,6 +46,40 @@ pub struct Studio<'a> {
 pub type Entries = (Vec<VariationEntry>, Option<Pictures>);
 
 impl Studio<'_> {
+    /// Makes the preview of a variation in a palette, or of the cut-out, which takes a fraction of the time of its files. None
+    /// where the preview is made along with the files, and where there is none.
+    pub fn sketch(&self, subject: Subject, planned: &PlannedVariation) -> Option<PreviewCopy> {
+        let (output, preview) = (planned.preview.as_ref()?, self.preview?);
+        if !matches!(subject, Subject::Palette(_) | Subject::Cutout) {
+            return None;
+        }
+        if let Some(copy) = self.workshop.recall_preview(output) {
+            return Some(copy);
+        }
+        let sketch = || {
+            let (ground, table, dither) = match subject {
+                Subject::Palette(at) => {
+                    let whole = self.palettes[at].1.as_ref().ok()?;
+                    let ground = self.ground(Some(whole)).ok()?;
+                    let palette = before(ground, whole);
+                    let made = Recoloring::sketch(self.base, preview, self.models, &palette, &self.job.recolor);
+                    (ground, made.0, made.1.map(|kind| (kind, palette)))
+                }
+                _ => (self.ground_without_palette(&mut Description::default()), preview.unchanged(), None),
+            };
+            let painting = Painting::Table {
+                image: &preview.image,
+                table: &table,
+                preview: Some((&preview.image, &table)),
+                dither: dither.as_ref().map(|(kind, palette)| (*kind, palette.colors())),
+                hard_alpha: false,
+            };
+            self.workshop.preview(&painting, ground, planned)
+        };
+        // What is wrong with it shows again when its files are made.
+        catch_unwind(AssertUnwindSafe(sketch)).ok().flatten()
+    }
+
     /// Makes one variation. `picture` is the base as pixels, made when an effect first needs it.
     pub fn make(
         &self,
@@ -57,6 +93,9 @@ impl Studio<'_> {
         if planned.outputs.iter().all(|output| self.workshop.outlet.start(&output.object) == Start::Stop) {
             return fail(&variation::stopped());
         }
+        if let Some(entries) = self.recall(subject, planned) {
+            return (entries, None);
+        }
         // A bug must cost one variation, not the job.
         let made = catch_unwind(AssertUnwindSafe(|| match subject {
             Subject::Palette(at) => self.palette(at, planned, on_sheet),
@@ -64,7 +103,8 @@ impl Studio<'_> {
             Subject::Cutout => Ok(self.cutout(planned, on_sheet)),
             Subject::Matte => {
                 let painting = Painting::Matte(&self.base.full.image);
-                Ok(self.workshop.make(&painting, Ground::Transparent, &Description::default(), planned, on_sheet))
+                let (ground, description) = (Ground::Transparent, Description::default());
+                Ok(self.with_preview(&painting, ground, description, planned, on_sheet, Instant::now()))
             }
         }));
         match made {
@@ -77,27 +117,62 @@ impl Studio<'_> {
         }
     }
 
+    /// A variation that earlier jobs made, its preview included where that is not made before.
+    fn recall(&self, subject: Subject, planned: &PlannedVariation) -> Option<Vec<VariationEntry>> {
+        let sketched = matches!(subject, Subject::Palette(_) | Subject::Cutout);
+        let preview = planned.preview.as_ref().filter(|_| !sketched);
+        if preview.is_some_and(|output| !self.workshop.remembers(output)) {
+            return None;
+        }
+        let mut entries = self.workshop.recall(planned)?;
+        if let (Some(first), Some(output)) = (entries.first_mut(), preview) {
+            first.preview = self.workshop.recall_preview(output);
+        }
+        Some(entries)
+    }
+
+    /// Makes the preview of a variation, and then its files.
+    fn with_preview(
+        &self,
+        painting: &Painting<'_>,
+        ground: Ground<'_>,
+        description: Description,
+        planned: &PlannedVariation,
+        on_sheet: bool,
+        since: Instant,
+    ) -> Entries {
+        let preview = self.workshop.preview(painting, ground, planned);
+        let (mut entries, pictures) = self.workshop.make(painting, ground, description, planned, on_sheet, since);
+        if let Some(first) = entries.first_mut() {
+            first.preview = preview;
+        }
+        (entries, pictures)
+    }
+
     fn palette(&self, at: usize, planned: &PlannedVariation, on_sheet: bool) -> Result<Entries, Failure> {
         let whole = self.palettes[at].1.as_ref().map_err(Failure::clone)?;
         let ground = self.ground(Some(whole))?;
         let palette = &before(ground, whole);
-        let (base, timings) = (self.base, self.workshop.timings);
-        let made = Recoloring::new(base, self.models, palette, &self.job.recolor, timings);
+        let since = Instant::now();
+        let (base, timings) = (self.base, self.workshop.watch.timings);
+        let preview = self.preview.filter(|_| self.workshop.gallery);
+        let made = Recoloring::new(base, preview, self.models, palette, &self.job.recolor, timings);
         let description = Description { mapping: made.mapping, metrics: made.metrics, notes: made.notes };
         let painting = Painting::Table {
             image: &base.full.image,
             table: &made.table,
-            preview: base.preview.as_ref().zip(made.preview.as_deref()).map(|(colors, table)| (&colors.image, table)),
+            preview: preview.zip(made.preview.as_deref()).map(|(colors, table)| (&colors.image, table)),
             dither: made.dither.map(|kind| (kind, palette.colors())),
             hard_alpha: base.hard_alpha,
         };
-        Ok(self.workshop.make(&painting, ground, &description, planned, on_sheet))
+        Ok(self.workshop.make(&painting, ground, description, planned, on_sheet, since))
     }
 
     fn cutout(&self, planned: &PlannedVariation, on_sheet: bool) -> Entries {
         let base = self.base;
         let table = base.full.unchanged();
-        let preview = base.preview.as_ref().map(|colors| (&colors.image, colors.unchanged()));
+        let since = Instant::now();
+        let preview = self.preview.map(|colors| (&colors.image, colors.unchanged()));
         let mut description = Description::default();
         description.notes.extend(base.background.iter().flat_map(|background| background.notes.iter().cloned()));
         let ground = self.ground_without_palette(&mut description);
@@ -108,7 +183,7 @@ impl Studio<'_> {
             dither: None,
             hard_alpha: base.hard_alpha,
         };
-        self.workshop.make(&painting, ground, &description, planned, on_sheet)
+        self.workshop.make(&painting, ground, description, planned, on_sheet, since)
     }
 
     fn effect(
@@ -142,8 +217,8 @@ impl Studio<'_> {
         let base = &self.base.full;
         let picture = picture.get_or_init(|| Raster::read(&mut Recolored::new(&base.image, &base.unchanged())));
         let raster = kernel_effect::apply(&effect.effect, picture, colors);
-        self.workshop.timings.add("effect", start);
-        Ok(self.workshop.make(&Painting::Raster(&raster), ground, &description, planned, on_sheet))
+        self.workshop.watch.timings.add("effect", start);
+        Ok(self.with_preview(&Painting::Raster(&raster), ground, description, planned, on_sheet, start))
     }
 
     /// What lies behind a variation in `palette`.

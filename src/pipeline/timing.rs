@@ -17,6 +17,15 @@ impl Timings {
         *self.stages.lock().unwrap_or_else(PoisonError::into_inner).entry(stage).or_default() += spent;
     }
 
+    /// Adds everything that is in `others`.
+    pub fn add_all(&self, others: &Self) {
+        let others = others.stages.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
+        for (stage, ms) in others {
+            *stages.entry(stage).or_default() += ms;
+        }
+    }
+
     /// Everything so far, rounded to microseconds.
     pub fn to_map(&self) -> BTreeMap<String, f64> {
         let stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);

@@ -3,21 +3,23 @@
 //! Rows run from the table straight into the encoder; reduced sizes are gathered on the way. The full raster of a
 //! variation never exists.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
+
+use bytes::Bytes;
 
 use super::background::Backdrop;
 use super::base::PREVIEW_SIDE;
 use super::contact_sheet::Plan;
 use super::encode::{self, ChromaMeter, EncodeError, EncodeOptions};
+use super::event::{Event, Watch};
 use super::gallery::Preview;
 use super::job::{Chroma, Format};
-use super::manifest::{Failure, MappingEntry, UploadCopy, VariationEntry};
-use super::outlet::{Outlet, Start};
+use super::manifest::{Description, Failure, PreviewCopy, UploadCopy, VariationEntry};
+use super::outlet::{Committed, Outlet, Remembered, Start};
 use super::output::StoredFile;
 use super::plan::{FILL, PlannedOutput, PlannedVariation, upload_name};
-use super::run::Event;
-use super::timing::Timings;
+use super::recall::{Sparing, upload_key};
 use crate::kernel::color::Rgb8;
 use crate::kernel::compose::{Behind, Filled};
 use crate::kernel::dither::{DitherKind, Dithered};
@@ -72,27 +74,16 @@ pub enum Ground<'a> {
     Backdrop(&'a Backdrop),
 }
 
-/// What the manifest says of a variation beside its files.
-#[derive(Debug, Clone, Default)]
-pub struct Description {
-    /// Source colours and what became of them.
-    pub mapping: Vec<MappingEntry>,
-    /// Quality figures by name.
-    pub metrics: BTreeMap<String, f64>,
-    /// What was traded or left out, in words.
-    pub notes: Vec<String>,
-}
-
 /// What every variation of a run shares.
 pub struct Workshop<'a> {
     /// Where files go.
     pub outlet: &'a Outlet<'a>,
     /// Size in bytes above which a PNG gets a copy for upload.
     pub upload_over: Option<u64>,
-    /// Where time is written down.
-    pub timings: &'a Timings,
     /// Who watches.
-    pub observe: &'a (dyn Fn(Event) + Sync),
+    pub watch: Watch<'a>,
+    /// What need not be made.
+    pub sparing: &'a Sparing,
     /// The contact sheet.
     pub sheet: &'a Plan,
     /// Whether somebody will look at small pictures.
@@ -100,32 +91,73 @@ pub struct Workshop<'a> {
 }
 
 impl Workshop<'_> {
-    /// Makes every file of a variation, and its small pictures when a gallery is wanted.
+    /// Makes the preview of a variation, where one is wanted.
+    pub fn preview(
+        &self,
+        painting: &Painting<'_>,
+        ground: Ground<'_>,
+        planned: &PlannedVariation,
+    ) -> Option<PreviewCopy> {
+        let output = planned.preview.as_ref()?;
+        if let Some(copy) = self.recall_preview(output) {
+            return Some(copy);
+        }
+        let start = Instant::now();
+        let maker = Maker { painting, ground, outlet: self.outlet, upload_over: None };
+        let made = maker.small_file(output);
+        self.watch.timings.add("preview", start);
+        if let Ok(Committed { content: Some(content), .. }) = &made {
+            self.remember(output.key.clone(), content.clone(), &Arc::default(), start.elapsed().as_secs_f64() * 1e3);
+        }
+        let copy = output.preview(made.map(|made| made.stored));
+        if copy.error.is_none() {
+            self.watch.tell(Event::Made { object: copy.object.clone(), bytes: copy.bytes });
+        }
+        Some(copy)
+    }
+
+    fn remember(
+        &self,
+        key: Option<String>,
+        (content, crc32c): (Bytes, u32),
+        description: &Arc<Description>,
+        cost_ms: f64,
+    ) {
+        if let (Some(memory), Some(key)) = (self.outlet.memory(), key) {
+            let description = description.clone();
+            (memory.remember)(&key, Remembered { content, crc32c, description, cost_ms });
+        }
+    }
+
+    /// Makes every file of a variation, and its small pictures when a gallery is wanted. `since` is when it was begun.
     pub fn make(
         &self,
         painting: &Painting<'_>,
         ground: Ground<'_>,
-        description: &Description,
+        description: Description,
         planned: &PlannedVariation,
         on_sheet: bool,
+        since: Instant,
     ) -> (Vec<VariationEntry>, Option<Pictures>) {
+        let description = Arc::new(description);
+        let before_ms = since.elapsed().as_secs_f64() * 1e3 / planned.outputs.len().max(1) as f64;
         let maker = Maker { painting, ground, outlet: self.outlet, upload_over: self.upload_over };
         // Side by side, so that a thread without a palette left to make has something to do.
         rayon::join(
             || {
                 let start = Instant::now();
                 let results = maker.files(&planned.outputs);
-                self.timings.add("encode", start);
+                self.watch.timings.add("encode", start);
                 let outputs = planned.outputs.iter().zip(results);
-                outputs.map(|(output, result)| self.record(description, planned, output, result)).collect()
+                outputs.map(|(output, result)| self.record(&description, before_ms, planned, output, result)).collect()
             },
             || {
                 let start = Instant::now();
-                let pictures = self.gallery.then(|| maker.preview()).flatten().map(|mut raster| {
+                let pictures = self.gallery.then(|| maker.small(PREVIEW_SIDE)).flatten().map(|mut raster| {
                     let preview = preview_file(&mut raster);
                     Pictures { preview, tile: on_sheet.then(|| tile(raster.rewound(), self.sheet)) }
                 });
-                self.timings.add("gallery", start);
+                self.watch.timings.add("gallery", start);
                 pictures
             },
         )
@@ -134,16 +166,21 @@ impl Workshop<'_> {
     /// The entry of a file that was made, or was not.
     fn record(
         &self,
-        description: &Description,
+        description: &Arc<Description>,
+        before_ms: f64,
         planned: &PlannedVariation,
         output: &PlannedOutput,
         result: Result<Made, MakeError>,
     ) -> VariationEntry {
-        let Description { mapping, metrics, notes } = description.clone();
+        let Description { mapping, metrics, notes } = (**description).clone();
         let mut entry = VariationEntry { mapping, metrics, notes, ..output.entry(planned) };
         match result {
-            Ok(Made { stored, upload }) => {
-                (self.observe)(Event::Made { object: entry.object.clone(), bytes: stored.bytes });
+            Ok(Made { file: Committed { stored, content }, upload, cost_ms }) => {
+                let key = output.key.as_deref();
+                if let Some(content) = content {
+                    self.remember(key.map(str::to_owned), content, description, before_ms + cost_ms);
+                }
+                self.watch.tell(Event::Made { object: entry.object.clone(), bytes: stored.bytes });
                 entry.bytes = stored.bytes;
                 entry.crc32c = stored.crc32c;
                 entry.upload = upload.map(|result| {
@@ -153,14 +190,19 @@ impl Workshop<'_> {
                         ..UploadCopy::default()
                     };
                     match result {
-                        Ok(stored) => UploadCopy { bytes: stored.bytes, crc32c: stored.crc32c, ..copy },
+                        Ok(Committed { stored, content }) => {
+                            if let Some(content) = content {
+                                self.remember(key.map(upload_key), content, &Arc::default(), 0.0);
+                            }
+                            UploadCopy { bytes: stored.bytes, crc32c: stored.crc32c, ..copy }
+                        }
                         Err(error) => UploadCopy { error: Some(error.failure()), ..copy },
                     }
                 });
             }
             Err(error) => {
                 let failure = error.failure();
-                (self.observe)(Event::Failed { name: planned.name.clone(), message: failure.message.clone() });
+                self.watch.tell(Event::Failed { name: planned.name.clone(), message: failure.message.clone() });
                 entry.error = Some(failure);
             }
         }
@@ -170,7 +212,7 @@ impl Workshop<'_> {
     /// Entries of a variation none of whose files was made.
     pub fn fail(&self, planned: &PlannedVariation, failure: &Failure) -> Vec<VariationEntry> {
         let entry = |output: &PlannedOutput| {
-            (self.observe)(Event::Failed { name: planned.name.clone(), message: failure.message.clone() });
+            self.watch.tell(Event::Failed { name: planned.name.clone(), message: failure.message.clone() });
             VariationEntry { error: Some(failure.clone()), ..output.entry(planned) }
         };
         planned.outputs.iter().map(entry).collect()
@@ -179,13 +221,17 @@ impl Workshop<'_> {
 
 /// A file that is there, and its copy for upload where the rule asks for one.
 struct Made {
-    stored: StoredFile,
-    upload: Option<Result<StoredFile, MakeError>>,
+    file: Committed,
+    upload: Option<Result<Committed, MakeError>>,
+    /// Milliseconds that making them took.
+    cost_ms: f64,
 }
 
 /// Why a file is not there.
-enum MakeError {
+pub enum MakeError {
+    /// It could not be encoded, or not handed over.
     Encode(EncodeError),
+    /// Time was up.
     Stopped,
 }
 
@@ -202,7 +248,8 @@ impl From<std::io::Error> for MakeError {
 }
 
 impl MakeError {
-    fn failure(&self) -> Failure {
+    /// As it stands in a manifest.
+    pub fn failure(&self) -> Failure {
         let (class, message) = match self {
             Self::Encode(error @ EncodeError::TooWide { .. }) => ("output-too-large", error.to_string()),
             Self::Encode(error @ EncodeError::Io(_)) => ("storage", error.to_string()),
@@ -281,10 +328,10 @@ impl<'a> Painting<'a> {
         meter.chroma()
     }
 
-    /// The picture small, before dither and ground.
-    fn preview(&self) -> Option<Raster> {
+    /// The picture with a longest side of at most `side` pixels, before dither and ground.
+    fn small(&self, side: u32) -> Option<Raster> {
         let reduced = |rows: &mut dyn Rows| {
-            let (width, height) = resize::fit(rows.width(), rows.height(), PREVIEW_SIDE, 0);
+            let (width, height) = resize::fit(rows.width(), rows.height(), side, 0);
             let mut reducer = [AreaReducer::new(rows.width(), rows.height(), width, height, rows.has_alpha())];
             Teed::new(rows, &mut reducer).drain();
             let [reducer] = reducer;
@@ -322,9 +369,10 @@ impl Maker<'_> {
         let mut results: Vec<Option<Result<Made, MakeError>>> = Vec::new();
         for output in outputs {
             results.push((output.size == full).then(|| {
+                let start = Instant::now();
                 let hard_alpha = self.painting.hard_alpha();
-                let stored = match self.outlet.start(&output.object) {
-                    Start::Stored(stored) => stored,
+                let file = match self.outlet.start(&output.object) {
+                    Start::Stored(stored) => Committed { stored, content: None },
                     Start::Stop => return Err(MakeError::Stopped),
                     Start::Make => {
                         // The first full-size file that works feeds the reduced ones.
@@ -342,10 +390,10 @@ impl Maker<'_> {
                         result?
                     }
                 };
-                let upload = self.upload_options(output, &stored).map(|options| {
+                let upload = self.upload_options(output, &file.stored).map(|options| {
                     self.copy(output, &options, &mut *self.painting.rows(), hard_alpha, || self.painting.chroma())
                 });
-                Ok(Made { stored, upload })
+                Ok(Made { file, upload, cost_ms: start.elapsed().as_secs_f64() * 1e3 })
             }));
         }
         let starts: Vec<Start> = outputs
@@ -364,6 +412,7 @@ impl Maker<'_> {
             .map(|((output, result), start)| match (result, output.size != full) {
                 (Some(result), _) => result,
                 (None, _) => {
+                    let begun = Instant::now();
                     // One reducer was made for each output of another size, in order.
                     let reducer = gathered.next();
                     if start == Start::Stop {
@@ -373,16 +422,16 @@ impl Maker<'_> {
                     let chroma = encode::choose_chroma(&raster, FILL);
                     // Reducing makes hard edges soft.
                     let hard_alpha = raster.has_hard_alpha();
-                    let stored = match start {
-                        Start::Stored(stored) => stored,
+                    let file = match start {
+                        Start::Stored(stored) => Committed { stored, content: None },
                         Start::Make | Start::Stop => {
                             self.file(&output.object, &output.encode, &mut raster, hard_alpha, || chroma)?
                         }
                     };
                     let upload = self
-                        .upload_options(output, &stored)
+                        .upload_options(output, &file.stored)
                         .map(|options| self.copy(output, &options, &mut raster.rewound(), hard_alpha, || chroma));
-                    Ok(Made { stored, upload })
+                    Ok(Made { file, upload, cost_ms: begun.elapsed().as_secs_f64() * 1e3 })
                 }
             })
             .collect()
@@ -402,10 +451,10 @@ impl Maker<'_> {
         rows: &mut dyn Rows,
         hard_alpha: bool,
         chroma: impl FnOnce() -> Chroma,
-    ) -> Result<StoredFile, MakeError> {
+    ) -> Result<Committed, MakeError> {
         let object = upload_name(&output.object);
         match self.outlet.start(&object) {
-            Start::Stored(stored) => Ok(stored),
+            Start::Stored(stored) => Ok(Committed { stored, content: None }),
             Start::Stop => Err(MakeError::Stopped),
             Start::Make => self.file(&object, options, rows, hard_alpha, chroma),
         }
@@ -418,7 +467,7 @@ impl Maker<'_> {
         rows: &mut dyn Rows,
         hard_alpha: bool,
         chroma: impl FnOnce() -> Chroma,
-    ) -> Result<StoredFile, MakeError> {
+    ) -> Result<Committed, MakeError> {
         let mut options = *options;
         if options.format == Format::Jpeg && options.chroma == Chroma::Auto {
             // Dither is all sharp coloured edges.
@@ -450,9 +499,24 @@ impl Maker<'_> {
         }
     }
 
-    fn preview(&self) -> Option<Raster> {
+    fn small(&self, side: u32) -> Option<Raster> {
         // A raster in memory needs no indices, so nothing is lost by not looking for hard alpha.
-        Some(self.finished(&mut self.painting.preview()?, false, |rows| Raster::read(rows)))
+        Some(self.finished(&mut self.painting.small(side)?, false, |rows| Raster::read(rows)))
+    }
+
+    /// The variation small, as a file of its own.
+    fn small_file(&self, output: &PlannedOutput) -> Result<Committed, MakeError> {
+        match self.outlet.start(&output.object) {
+            Start::Stored(stored) => return Ok(Committed { stored, content: None }),
+            Start::Stop => return Err(MakeError::Stopped),
+            Start::Make => {}
+        }
+        // Only a picture without pixels has none.
+        let side = output.size.0.max(output.size.1);
+        let mut raster = self.small(side).unwrap_or_else(|| Raster::of_length(1, 1, vec![0]));
+        let mut file = self.outlet.create(&output.object, output.encode.format)?;
+        encode::encode(&mut raster, &output.encode, &mut file)?;
+        Ok(file.commit()?)
     }
 }
 

@@ -37,6 +37,8 @@ pub struct Budget {
 pub struct Meter {
     /// Resident bytes, now.
     pub resident: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// Bytes that caches hold and let go of when [`Self::give_back`] is called.
+    pub cached: Box<dyn Fn() -> u64 + Send + Sync>,
     /// Drops caches and gives freed memory back to the system. May take milliseconds.
     pub give_back: Box<dyn Fn() + Send + Sync>,
 }
@@ -245,7 +247,10 @@ impl Shared {
                 }
                 (head.bytes, state.permits == 0)
             };
-            if !shared.has_room(bytes) {
+            // What caches hold counts, but never keeps a job waiting.
+            let promised = shared.state().promised;
+            let crowded = promised + bytes + (shared.meter.cached)() > shared.capacity();
+            if crowded || !shared.has_room(bytes) {
                 shared.state().cleanups += 1;
                 let lets_go = shared.clone();
                 let _ = tokio::task::spawn_blocking(move || (lets_go.meter.give_back)()).await;
@@ -326,6 +331,7 @@ mod tests {
         let (now, then) = (resident.clone(), resident.clone());
         let meter = Meter {
             resident: Box::new(move || now.load(Ordering::SeqCst)),
+            cached: Box::new(|| 0),
             give_back: Box::new(move || then.store(20 * MIB, Ordering::SeqCst)),
         };
         Admission::start(budget, meter)
@@ -408,7 +414,11 @@ mod tests {
         let resident = Arc::new(AtomicU64::new(10 * MIB));
         let stuck = resident.clone();
         let budget = Budget { limit: 100 * MIB, reserve: 10 * MIB, cleanup_above: 80 * MIB, queue_limit: 9 };
-        let meter = Meter { resident: Box::new(move || stuck.load(Ordering::SeqCst)), give_back: Box::new(|| ()) };
+        let meter = Meter {
+            resident: Box::new(move || stuck.load(Ordering::SeqCst)),
+            cached: Box::new(|| 0),
+            give_back: Box::new(|| ()),
+        };
         let admission = Admission::start(budget, meter);
         let running = admission.acquire(10 * MIB).await.unwrap();
         resident.store(90 * MIB, Ordering::SeqCst);

@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 use super::failure::{Class, Failure};
+use super::fair::{Fair, FairOccupancy, FairOptions};
 
 /// The processors. Clones share them.
 #[derive(Clone)]
@@ -20,7 +21,8 @@ pub struct Lanes {
 
 struct Shared {
     processors: usize,
-    free: Arc<Semaphore>,
+    /// Processors, given out fairly between users.
+    free: Fair,
     /// Jobs that compute or wait to.
     ready: AtomicUsize,
     /// Pools that nobody uses, with their widths.
@@ -42,7 +44,7 @@ impl Lanes {
         let processors = processors.max(1);
         let shared = Shared {
             processors,
-            free: Arc::new(Semaphore::new(processors)),
+            free: Fair::new(FairOptions { slots: processors, queue_limit: usize::MAX, patience: None }),
             ready: AtomicUsize::new(0),
             idle: Mutex::default(),
         };
@@ -54,6 +56,11 @@ impl Lanes {
         self.shared.processors
     }
 
+    /// How busy the processors are.
+    pub fn occupancy(&self) -> FairOccupancy {
+        self.shared.free.occupancy()
+    }
+
     /// Ends the threads of pools that nobody uses, when there is nothing to do at all: only then does the allocator let go of
     /// what it keeps for them. Starting them again takes a fraction of a millisecond.
     pub fn rest(&self) {
@@ -62,7 +69,7 @@ impl Lanes {
         }
     }
 
-    /// Runs `work` as soon as there are processors for it, and waits for it. `began` is called when it is about to begin.
+    /// Runs `work` of `user` as soon as there are processors for it, and waits for it. `began` is called when it is about to begin.
     ///
     /// Dropping the future does not stop work that has begun; whatever `work` owns lives until it ends.
     ///
@@ -70,6 +77,7 @@ impl Lanes {
     /// [`Class::Internal`] when the work panicked or no thread could be started.
     pub async fn run<T: Send + 'static>(
         &self,
+        user: &str,
         began: impl FnOnce(),
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Failure> {
@@ -79,9 +87,7 @@ impl Lanes {
         let width = (shared.processors / (others + 1)).max(1);
         let internal =
             |problem: &str| Failure::new(Class::Internal, format!("the engine failed: {problem}; report it"));
-        let permits = u32::try_from(width).unwrap_or(u32::MAX);
-        let processors =
-            shared.free.clone().acquire_many_owned(permits).await.map_err(|_| internal("its threads are gone"))?;
+        let processors = shared.free.acquire_many(user, width).await.map_err(|_| internal("its threads are gone"))?;
         let pool = shared.pool(width).ok_or_else(|| internal("no threads could be started"))?;
         began();
         let (done, wait) = oneshot::channel();
@@ -127,7 +133,7 @@ mod tests {
     #[tokio::test]
     async fn a_job_alone_gets_every_processor_and_many_get_one_each() {
         let lanes = Lanes::new(4);
-        assert_eq!(lanes.run(|| (), rayon::current_num_threads).await.unwrap(), 4);
+        assert_eq!(lanes.run("u", || (), rayon::current_num_threads).await.unwrap(), 4);
         let slow = || {
             std::thread::sleep(Duration::from_millis(100));
             rayon::current_num_threads()
@@ -135,7 +141,7 @@ mod tests {
         let jobs: Vec<_> = (0..8)
             .map(|_| {
                 let lanes = lanes.clone();
-                tokio::spawn(async move { lanes.run(|| (), slow).await.unwrap() })
+                tokio::spawn(async move { lanes.run("u", || (), slow).await.unwrap() })
             })
             .collect();
         let mut widths = Vec::new();
@@ -156,6 +162,7 @@ mod tests {
                 tokio::spawn(async move {
                     lanes
                         .run(
+                            "u",
                             || (),
                             move || {
                                 let width = rayon::current_num_threads();
@@ -179,9 +186,9 @@ mod tests {
     #[tokio::test]
     async fn a_panic_costs_one_job_and_leaves_the_lanes_whole() {
         let lanes = Lanes::new(2);
-        let error = lanes.run(|| (), || panic!("on purpose")).await.map(|(): ()| ()).unwrap_err();
+        let error = lanes.run("u", || (), || panic!("on purpose")).await.map(|(): ()| ()).unwrap_err();
         assert_eq!(error.class, Class::Internal);
-        assert_eq!(lanes.run(|| (), || 7).await.unwrap(), 7);
+        assert_eq!(lanes.run("u", || (), || 7).await.unwrap(), 7);
     }
 
     #[tokio::test]
@@ -201,7 +208,7 @@ mod tests {
                 let _ = wait.recv();
                 drop(owned);
             };
-            lanes.run(|| tell.send(()).unwrap_or_default(), work).await
+            lanes.run("u", || tell.send(()).unwrap_or_default(), work).await
         });
         told.await.unwrap();
         task.abort();

@@ -114,6 +114,15 @@ impl Class {
         matches!(self.disposition(), Disposition::Acknowledge)
     }
 
+    /// Whether everybody who asked for the same work at the same time would meet it, too.
+    pub const fn is_everyones(self) -> bool {
+        match self {
+            Self::Deadline | Self::Busy | Self::Draining | Self::Internal => false,
+            Self::StorageUnavailable | Self::SourceUnavailable | Self::ModelUnavailable | Self::ModelFailed => true,
+            class => class.is_permanent(),
+        }
+    }
+
     const fn facts(self) -> (&'static str, Disposition, u16) {
         use Disposition::{Acknowledge, Unavailable};
         match self {

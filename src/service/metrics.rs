@@ -21,6 +21,9 @@ use serde_json::{Value, json};
 use crate::pipeline::job::Mode;
 use crate::pipeline::segment::runtime::Provider;
 
+use super::breaker::BreakerState;
+use super::cache::{Layer, ResultCache};
+use super::fair::FairOccupancy;
 use super::log::{JobLine, Outcome, mode_name};
 use features::Features;
 
@@ -32,9 +35,9 @@ const SECONDS: [f64; 16] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];
 
 /// The stages that are timed. Others are counted as `other`.
-const STAGES: [&str; 17] = [
+const STAGES: [&str; 18] = [
     "queue", "fetch", "decode", "prescale", "matte", "index", "model", "assign", "table", "recolor", "measure",
-    "effect", "encode", "gallery", "remote", "store", "total",
+    "effect", "encode", "preview", "gallery", "remote", "store", "total",
 ];
 
 type One = [(&'static str, &'static str); 1];
@@ -73,6 +76,14 @@ struct Shared {
     storage_retries: Counter,
     cache_hits: Counter,
     cache_misses: Counter,
+    layers: Family<Two, Counter>,
+    saved_seconds: Counter<f64, AtomicU64>,
+    cache_drops: Counter,
+    merged: Counter,
+    classes: Family<Two, Gauge>,
+    class_refusals: Family<Two, Counter>,
+    class_wait_seconds: Family<One, Counter<f64, AtomicU64>>,
+    breakers: Family<One, Gauge>,
     auth_refusals: Family<One, Counter>,
     memory_cleanups: Counter,
     levels: Levels,
@@ -88,6 +99,9 @@ struct Levels {
     resident_bytes: Gauge,
     cache_size: Gauge,
     cache_max_size: Gauge,
+    result_cache_entries: Gauge,
+    result_cache_bytes: Gauge,
+    result_cache_max_bytes: Gauge,
     uptime_seconds: Gauge,
 }
 
@@ -164,6 +178,14 @@ impl Metrics {
             storage_retries: Counter::default(),
             cache_hits: Counter::default(),
             cache_misses: Counter::default(),
+            layers: Family::default(),
+            saved_seconds: Counter::default(),
+            cache_drops: Counter::default(),
+            merged: Counter::default(),
+            classes: Family::default(),
+            class_refusals: Family::default(),
+            class_wait_seconds: Family::default(),
+            breakers: Family::default(),
             auth_refusals: Family::default(),
             memory_cleanups: Counter::default(),
             levels: Levels::default(),
@@ -212,6 +234,9 @@ impl Metrics {
         }
         let success = matches!(job.outcome, Outcome::Complete | Outcome::Duplicate);
         (if success { &shared.succeeded } else { &shared.errors }).fetch_add(1, Ordering::Relaxed);
+        if job.merged {
+            shared.merged.inc();
+        }
         if job.cached {
             shared.cached.fetch_add(1, Ordering::Relaxed);
         }
@@ -278,6 +303,69 @@ impl Metrics {
     /// An answer was looked for in the cache and not found.
     pub fn cache_miss(&self) {
         self.shared.cache_misses.inc();
+    }
+
+    /// Takes over what the cache of results has counted.
+    pub fn observe_results(&self, results: &ResultCache) {
+        let shared = &self.shared;
+        for layer in Layer::ALL {
+            let (hits, misses) = results.counts(layer);
+            for (result, count) in [("hit", hits), ("miss", misses)] {
+                let counter = shared.layers.get_or_create(&[("layer", layer.name()), ("result", result)]);
+                counter.inner().fetch_max(count, Ordering::Relaxed);
+            }
+        }
+        if let Some(others) = results.shared() {
+            let stats = others.stats();
+            for (result, count) in [
+                ("hit", stats.hits),
+                ("miss", stats.misses),
+                ("error", stats.errors),
+                ("skipped", stats.skipped),
+                ("put", stats.puts),
+            ] {
+                let counter = shared.layers.get_or_create(&[("layer", "redis"), ("result", result)]);
+                counter.inner().fetch_max(count, Ordering::Relaxed);
+            }
+            self.breaker("redis", stats.state);
+        }
+        let now = results.occupancy();
+        let saved = now.saved_ms as f64 / 1e3 - shared.saved_seconds.get();
+        shared.saved_seconds.inc_by(saved.max(0.0));
+        shared.cache_drops.inner().fetch_max(now.dropped, Ordering::Relaxed);
+        let levels = &shared.levels;
+        for (gauge, value) in [
+            (&levels.result_cache_entries, now.entries),
+            (&levels.result_cache_bytes, now.bytes),
+            (&levels.result_cache_max_bytes, now.max_bytes),
+        ] {
+            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Where a breaker stands: 0 closed, 1 half open, 2 open.
+    pub fn breaker(&self, of: &'static str, state: BreakerState) {
+        let level = match state {
+            BreakerState::Closed => 0,
+            BreakerState::HalfOpen => 1,
+            BreakerState::Open => 2,
+        };
+        self.shared.breakers.get_or_create(&[("of", of)]).set(level);
+    }
+
+    /// What a class of work looks like: slots in use, jobs that wait, and what was counted so far.
+    pub fn observe_class(&self, class: &'static str, now: &FairOccupancy) {
+        let shared = &self.shared;
+        let as_level = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        for (state, count) in [("slots", now.slots), ("in_use", now.in_use), ("waiting", now.waiting)] {
+            shared.classes.get_or_create(&[("class", class), ("state", state)]).set(as_level(count));
+        }
+        for (reason, count) in [("full", now.refused), ("timeout", now.timed_out)] {
+            let counter = shared.class_refusals.get_or_create(&[("class", class), ("reason", reason)]);
+            counter.inner().fetch_max(count, Ordering::Relaxed);
+        }
+        let waited = shared.class_wait_seconds.get_or_create(&[("class", class)]);
+        waited.inc_by((now.waited.as_secs_f64() - waited.get()).max(0.0));
     }
 
     /// A caller was turned away; `reason` is one of the words of the check that did it.
@@ -374,6 +462,22 @@ impl Shared {
         r.register("storage_retries", "Requests to storage that were repeated", self.storage_retries.clone());
         r.register("cache_hits", "Answers found in the cache", self.cache_hits.clone());
         r.register("cache_misses", "Answers not found in the cache", self.cache_misses.clone());
+        r.register("result_cache", "Pictures, mattes and files looked for, by layer and result", self.layers.clone());
+        r.register("saved_seconds", "Work that caches spared, summed over threads", self.saved_seconds.clone());
+        r.register(
+            "result_cache_drops",
+            "Times that all results were dropped for want of memory",
+            self.cache_drops.clone(),
+        );
+        r.register("merged", "Jobs that waited for somebody who did the same work", self.merged.clone());
+        r.register("class", "Slots and waiting jobs of classes of work", self.classes.clone());
+        r.register("class_refusals", "Jobs that a class did not take, by reason", self.class_refusals.clone());
+        r.register(
+            "class_wait_seconds",
+            "Time that jobs of a class waited for their turn",
+            self.class_wait_seconds.clone(),
+        );
+        r.register("breaker", "Circuit breakers: 0 closed, 1 half open, 2 open", self.breakers.clone());
         r.register("auth_refusals", "Callers turned away, by reason", self.auth_refusals.clone());
         r.register("memory_cleanups", "Times that memory was above its threshold", self.memory_cleanups.clone());
         let levels = &self.levels;
@@ -384,6 +488,9 @@ impl Shared {
         r.register("resident_bytes", "Memory that the process holds", levels.resident_bytes.clone());
         r.register("cache_size", "Entries in the cache", levels.cache_size.clone());
         r.register("cache_max_size", "Entries that the cache takes", levels.cache_max_size.clone());
+        r.register("result_cache_entries", "Entries in the cache of results", levels.result_cache_entries.clone());
+        r.register("result_cache_bytes", "Memory that they take", levels.result_cache_bytes.clone());
+        r.register("result_cache_max_bytes", "The most that they may take", levels.result_cache_max_bytes.clone());
         r.register("uptime_seconds", "Time since the start", levels.uptime_seconds.clone());
     }
 }

@@ -6,9 +6,13 @@
 pub mod admission;
 pub mod auth;
 pub mod batch;
+pub mod breaker;
+pub mod cache;
 pub mod compute;
 pub mod envelope;
 pub mod failure;
+pub mod fair;
+pub mod flight;
 pub mod jobs;
 pub mod log;
 pub mod memory;

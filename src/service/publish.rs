@@ -11,6 +11,7 @@ use google_cloud_pubsub::client::{BasePublisher, Publisher as TopicPublisher};
 use google_cloud_pubsub::model::Message;
 use google_cloud_pubsub::retry_policy::RetryableErrors;
 use serde_json::{Map, Value};
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 /// Time that opening the client may take. It reads credentials, and on Google Cloud asks the metadata server.
@@ -28,11 +29,23 @@ const MAX_DATA_BYTES: usize = 9_000_000;
 /// Most bytes that Pub/Sub takes for the value of an attribute.
 const MAX_ATTRIBUTE_BYTES: usize = 1_024;
 
-/// Publishes to CONCEPT_RESULT_TOPIC and CONCEPT_FAILED_TOPIC. Where a topic is not set, publishing to it does nothing.
+/// The topics that the settings name, `projects/PROJECT/topics/NAME`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Topics<'a> {
+    /// CONCEPT_RESULT_TOPIC.
+    pub result: Option<&'a str>,
+    /// CONCEPT_FAILED_TOPIC.
+    pub failed: Option<&'a str>,
+    /// CONCEPT_PROGRESS_TOPIC.
+    pub progress: Option<&'a str>,
+}
+
+/// Publishes to the [`Topics`]. Where one is not set, publishing to it does nothing.
 #[derive(Debug, Clone, Default)]
 pub struct Publisher {
     result: Option<Channel>,
     failed: Option<Channel>,
+    progress: Option<Channel>,
 }
 
 /// Why a message was not published. What it tells about is stored all the same.
@@ -76,13 +89,13 @@ pub enum PublishError {
 }
 
 impl Publisher {
-    /// Opens one client for both topics (`projects/PROJECT/topics/NAME`); without topics, none. `emulator` is the value
-    /// of PUBSUB_EMULATOR_HOST, such as `127.0.0.1:8085`; with it no credentials are looked for.
+    /// Opens one client for all topics; without topics, none. `emulator` is the value of PUBSUB_EMULATOR_HOST, such as `127.0.0.1:8085`; with it no credentials are looked for.
     ///
     /// # Errors
     /// A text that says why the client cannot be made, such as credentials that cannot be read.
-    pub async fn open(result: Option<&str>, failed: Option<&str>, emulator: Option<&str>) -> Result<Self, String> {
-        if result.is_none() && failed.is_none() {
+    pub async fn open(topics: Topics<'_>, emulator: Option<&str>) -> Result<Self, String> {
+        let Topics { result, failed, progress } = topics;
+        if topics == Topics::default() {
             return Ok(Self::default());
         }
         let retries = RetryableErrors.with_time_limit(PUBLISH_TIME);
@@ -110,6 +123,7 @@ impl Publisher {
         Ok(Self {
             result: result.map(|topic| channel(topic, "CONCEPT_RESULT_TOPIC")),
             failed: failed.map(|topic| channel(topic, "CONCEPT_FAILED_TOPIC")),
+            progress: progress.map(|topic| channel(topic, "CONCEPT_PROGRESS_TOPIC")),
         })
     }
 
@@ -137,9 +151,44 @@ impl Publisher {
         }
     }
 
+    /// Whether there is a topic for news.
+    pub fn tells_progress(&self) -> bool {
+        self.progress.is_some()
+    }
+
+    /// Hands over one piece of news of the job `ordering_key`, to be published after all that were handed over before it under
+    /// that key. What does not succeed is logged.
+    pub fn progress(&self, news: Bytes, ordering_key: &str, attributes: &[(&str, &str)], runtime: &Handle) {
+        let Some(channel) = &self.progress else { return };
+        let key = &ordering_key[..ordering_key.floor_char_boundary(MAX_ATTRIBUTE_BYTES)];
+        let message = Message::new().set_data(news).set_ordering_key(key).set_attributes(
+            attributes.iter().map(|&(name, value)| (name, &value[..value.floor_char_boundary(MAX_ATTRIBUTE_BYTES)])),
+        );
+        let _context = runtime.enter();
+        let published = channel.client.publish(message);
+        let (client, key, topic) = (channel.client.clone(), key.to_owned(), channel.topic.clone());
+        runtime.spawn(async move {
+            if let Err(error) = published.await {
+                tracing::warn!(%error, topic, "news of a job could not be published");
+                // After a failure the client holds back everything of the same key.
+                client.resume_publish(key);
+            }
+        });
+    }
+
+    /// Waits until all news handed over are sent or have failed, at most this long.
+    pub async fn flush_progress(&self, limit: Duration) {
+        if let Some(channel) = &self.progress
+            && timeout(limit, channel.client.flush()).await.is_err()
+        {
+            tracing::warn!("news were still being published when the time for it was over");
+        }
+    }
+
     /// Waits until everything handed over is sent or has failed, at most 2 s.
     pub async fn flush(&self) {
-        let channels = self.result.iter().chain(&self.failed).map(|channel| channel.client.flush());
+        let channels =
+            self.result.iter().chain(&self.failed).chain(&self.progress).map(|channel| channel.client.flush());
         if timeout(FLUSH_TIME, futures_util::future::join_all(channels)).await.is_err() {
             tracing::warn!("messages were still being published when the time for it was over");
         }
@@ -212,7 +261,7 @@ mod tests {
     #[tokio::test]
     async fn without_topics_nothing_is_opened_and_publishing_succeeds() {
         // The address cannot be connected to, and is not.
-        let publisher = Publisher::open(None, None, Some("127.0.0.1:1")).await.unwrap();
+        let publisher = Publisher::open(Topics::default(), Some("127.0.0.1:1")).await.unwrap();
         publisher.result(Bytes::from_static(b"{}"), &[]).await.unwrap();
         publisher.failed(Bytes::from_static(b"{}"), &[]).await.unwrap();
         publisher.flush().await;
@@ -221,7 +270,8 @@ mod tests {
     #[tokio::test]
     async fn only_the_topic_that_is_set_is_published_to() {
         let topic = "projects/p/topics/results";
-        let publisher = Publisher::open(Some(topic), None, Some("127.0.0.1:1")).await.unwrap();
+        let publisher =
+            Publisher::open(Topics { result: Some(topic), ..Topics::default() }, Some("127.0.0.1:1")).await.unwrap();
         assert_eq!(publisher.result.as_ref().unwrap().topic, topic);
         publisher.failed(Bytes::from_static(b"{}"), &[]).await.unwrap();
     }
@@ -237,7 +287,8 @@ mod tests {
                 silent.push(connection);
             }
         });
-        let mut publisher = Publisher::open(None, Some("projects/p/topics/failures"), Some(&address)).await.unwrap();
+        let topics = Topics { failed: Some("projects/p/topics/failures"), ..Topics::default() };
+        let mut publisher = Publisher::open(topics, Some(&address)).await.unwrap();
         publisher.failed.as_mut().unwrap().limit = Duration::from_millis(100);
         let error = publisher.failed(Bytes::from_static(b"{}"), &[]).await.unwrap_err();
         assert!(matches!(error, PublishError::TimedOut { .. }), "{error}");

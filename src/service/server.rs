@@ -1,5 +1,6 @@
 //! The HTTP face of the worker: HTTP/1 and h2c, every limit in place before a request is looked at.
 
+mod events;
 mod push;
 mod render;
 mod reply;

@@ -6,6 +6,7 @@ pub mod web;
 use bytes::Bytes;
 use tokio::time::timeout;
 
+use std::fmt;
 use std::time::Duration;
 
 use super::storage::{Download, Location, LocationError, Storage, StorageError};
@@ -49,6 +50,15 @@ pub enum SourceError {
         /// The limit.
         seconds: u64,
     },
+}
+
+impl fmt::Display for SourceAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Object(location) => location.fmt(f),
+            Self::Web(url) => f.write_str(url),
+        }
+    }
 }
 
 impl SourceAddress {

@@ -1,7 +1,7 @@
 //! Objects: where they lie, how they are named and served, and the three places that can hold them.
 //!
 //! Everything a job stores is created, never overwritten: [`Precondition::Absent`] is the rule, and only the record of a
-//! failure is replaced, under the generation that was read. An object carries the key of the work that made it, so that a
+//! failure and the lease of a job are replaced or removed, under the generation that was read. An object carries the key of the work that made it, so that a
 //! second delivery can tell its own work from somebody else's.
 
 mod gcs;
@@ -106,6 +106,8 @@ pub enum ObjectKind {
     Manifest,
     /// A message that a record is about, as it arrived.
     Message,
+    /// Who works on a job; gone when it is done.
+    Lease,
 }
 
 /// Everything about an object that is decided before its bytes exist.
@@ -126,7 +128,7 @@ impl ObjectKey {
     pub const fn content_type(&self) -> &'static str {
         match self.kind {
             ObjectKind::Picture(format) => format.content_type(),
-            ObjectKind::Manifest => "application/json",
+            ObjectKind::Manifest | ObjectKind::Lease => "application/json",
             ObjectKind::Message => "application/octet-stream",
         }
     }
@@ -138,7 +140,7 @@ impl ObjectKey {
             (ObjectKind::Picture(_), false) => "public, max-age=3600",
             // A failed manifest is replaced when a later delivery succeeds.
             (ObjectKind::Manifest, _) => "no-cache",
-            (ObjectKind::Message, _) => "private, no-store",
+            (ObjectKind::Message | ObjectKind::Lease, _) => "private, no-store",
         }
     }
 }
@@ -338,6 +340,18 @@ impl Storage {
             Self::Gcs(storage) => Box::pin(storage.write(key, content, crc32c, precondition)).await,
             Self::Local(storage) => storage.write(key, content, crc32c, precondition).await,
             Self::Memory(storage) => storage.write(key, content, crc32c, precondition),
+        }
+    }
+
+    /// Removes `generation` of an object; that it is gone already is as good.
+    ///
+    /// # Errors
+    /// [`StorageError::Precondition`] when another generation is there.
+    pub async fn remove(&self, location: &Location, generation: &str) -> Result<(), StorageError> {
+        match self {
+            Self::Gcs(storage) => Box::pin(storage.remove(location, generation)).await,
+            Self::Local(storage) => storage.remove(location, generation).await,
+            Self::Memory(storage) => storage.remove(location, generation),
         }
     }
 

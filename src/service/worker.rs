@@ -7,6 +7,8 @@ mod claim;
 mod clock;
 mod existing;
 mod fetch;
+mod ingredients;
+mod lease;
 mod line;
 mod links;
 mod open;
@@ -25,10 +27,13 @@ use tokio::time::{timeout, timeout_at};
 use tracing::Instrument as _;
 
 use super::admission::{Admission, Occupancy, Permit, Place};
+use super::cache::ResultCache;
 use super::compute::Lanes;
 use super::envelope::{Delivery, Payload};
 use super::failure::{Class, Disposition, Failure};
-use super::jobs::{Jobs, Status};
+use super::fair::{Fair, FairOccupancy};
+use super::flight::Flights;
+use super::jobs::{Jobs, Status, news_list};
 use super::log::{self, JobLine};
 use super::memory::{self, MemoryLimit};
 use super::metrics::Metrics;
@@ -41,6 +46,7 @@ use crate::pipeline::manifest::{Manifest, State};
 use crate::pipeline::run::RunOptions;
 
 use clock::LAST_UPLOADS;
+use lease::Desk;
 use line::About;
 pub use links::escaped;
 pub use open::{Settings, Surroundings};
@@ -54,6 +60,9 @@ const ANSWER_EARLY: Duration = Duration::from_secs(8);
 
 /// How long recording and announcing may go on after storing.
 const LAST_WORDS: Duration = Duration::from_secs(4);
+
+/// How long the last news of a job may take to be published.
+const LAST_NEWS: Duration = Duration::from_secs(1);
 
 /// How long they may take where there is no deadline.
 const UNHURRIED: Duration = Duration::from_secs(120);
@@ -75,7 +84,13 @@ struct Shared {
     admission: Admission,
     lanes: Lanes,
     /// Sources that are open and have no memory of their own yet.
-    openers: Semaphore,
+    openers: Fair,
+    /// Looks at jobs that may be done already.
+    lookers: Semaphore,
+    flights: Flights<Result<Finished, Failure>>,
+    /// Where leases are asked for.
+    desk: Option<Desk>,
+    cache: ResultCache,
     jobs: Jobs,
     metrics: Metrics,
     publisher: Publisher,
@@ -247,8 +262,7 @@ impl Worker {
         message: Option<(&record::Message, Option<&Job>)>,
     ) -> Answer {
         let arrived = Instant::now();
-        self.shared.running.fetch_add(1, Ordering::SeqCst);
-        let running = Running(self.clone());
+        let running = self.begin_running();
         let cold = !self.shared.warm.swap(true, Ordering::SeqCst);
         let mut facts = Facts::default();
         let user = match (&task, message) {
@@ -286,6 +300,7 @@ impl Worker {
         {
             tracing::warn!(job_id = finished.manifest.job_id, "there was no time to publish the result");
         }
+        self.shared.publisher.flush_progress(LAST_NEWS).await;
         self.recycle(&result);
         let about = About { facts: &facts, user, mode, cold, arrived, message: message.map(|(message, _)| message) };
         let line = about.line(&result);
@@ -298,6 +313,11 @@ impl Worker {
         self.shared.metrics.job_finished(&line);
         drop(running);
         Answer { result, line }
+    }
+
+    fn begin_running(&self) -> Running {
+        self.shared.running.fetch_add(1, Ordering::SeqCst);
+        Running(self.clone())
     }
 
     /// Publishes a manifest. A topic that fails costs the message, never the job: the manifest is stored.
@@ -420,7 +440,7 @@ impl Worker {
     /// # Errors
     /// [`Failure`] of the destination.
     pub async fn status(&self, user_id: Option<&str>, job_id: &str) -> Result<Option<Status>, Failure> {
-        let known = self.shared.jobs.get(user_id, job_id).map(|status| (*status).clone());
+        let known = self.shared.jobs.get(user_id, job_id);
         // What failed here may have been done elsewhere since.
         let (Some(user), true) = (user_id, known.as_ref().is_none_or(|status| status.error.is_some())) else {
             return Ok(known);
@@ -433,6 +453,13 @@ impl Worker {
             (Ok(_), known) | (Err(_), known @ Some(_)) => Ok(known),
             (Err(failure), None) => Err(failure),
         }
+    }
+
+    /// The list in the shared cache that holds news of a job of another instance, in the default place; none without such a cache.
+    pub fn news_elsewhere(&self, user_id: &str, job_id: &str) -> Option<String> {
+        self.shared.cache.shared()?;
+        let folder = self.shared.rules.default_destination.join(user_id).join(job_id);
+        Some(news_list(&folder.to_string()))
     }
 
     /// Jobs that run, counted from arrival to answer.
@@ -448,6 +475,16 @@ impl Worker {
     /// The jobs known here.
     pub fn jobs(&self) -> &Jobs {
         &self.shared.jobs
+    }
+
+    /// What may serve several jobs.
+    pub fn cache(&self) -> &ResultCache {
+        &self.shared.cache
+    }
+
+    /// The classes of work, and how busy each is.
+    pub fn classes(&self) -> Vec<(&'static str, FairOccupancy)> {
+        vec![("source", self.shared.openers.occupancy()), ("cpu", self.shared.lanes.occupancy())]
     }
 
     /// What is counted.

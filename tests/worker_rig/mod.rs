@@ -38,6 +38,12 @@ impl Setup {
         Self { folder, vars: Vec::new() }.with("CONCEPT_STORAGE", &storage)
     }
 
+    /// The same folder, and nothing else that was set.
+    pub fn beside(&self) -> Self {
+        let storage = format!("local:{}", self.folder.path().join("data").display());
+        Self { folder: self.folder.clone(), vars: Vec::new() }.with("CONCEPT_STORAGE", &storage)
+    }
+
     /// Cloud Storage as the server at `url` gives it, with the buckets `bases` and `palettes`.
     pub fn cloud(url: &str) -> Self {
         let folder = Arc::new(tempfile::tempdir().unwrap());

@@ -79,6 +79,8 @@ pub struct JobLine {
     pub adopted: u64,
     /// Whether the answer came from what was stored or cached, with nothing computed.
     pub cached: bool,
+    /// Whether it waited for somebody who did the same work.
+    pub merged: bool,
     /// Time from arrival until there was room.
     pub queue_ms: f64,
     /// Time from arrival until the first variation was stored.
@@ -154,6 +156,7 @@ pub fn job_line(job: &JobLine) {
                 failed = job.failed,
                 adopted = job.adopted,
                 cached = job.cached,
+                merged = job.merged,
                 queue_ms = thousandths(job.queue_ms),
                 first_variation_ms = job.first_variation_ms.map(thousandths),
                 total_ms = thousandths(job.total_ms),

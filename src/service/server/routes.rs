@@ -7,17 +7,17 @@ use axum::extract::{DefaultBodyLimit, MatchedPath, Path, Query, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use serde::Deserialize;
 use serde_json::json;
 use tower_http::compression::CompressionLayer;
 use tracing::Instrument as _;
 
-use super::{Face, push, render, reply};
+use super::{Face, events, push, render, reply};
 use crate::pipeline::job::Job;
 use crate::pipeline::manifest::Manifest;
 use crate::service::jobs;
-use crate::service::jobs::Status;
+use crate::service::jobs::{News, Status};
 use crate::service::log::{self, RequestLine, TraceContext};
 use crate::service::memory;
 use crate::service::metrics::{Now, TEXT_CONTENT_TYPE};
@@ -35,6 +35,8 @@ pub fn router(face: Face) -> Router {
         .route("/pubsub/push", post(push::push))
         .route("/v1/render", post(render::render))
         .route("/v1/jobs/{id}", get(job))
+        .route("/v1/jobs/{id}/events", get(events::events))
+        .route("/v1/jobs/{id}/ws", any(events::socket))
         .route("/v1/schema", get(schema))
         .route("/warmup", get(warm_up).post(warm_up))
         .route("/metrics", get(metrics))
@@ -91,6 +93,7 @@ fn route_name(path: &str) -> &'static str {
         "/" | "/pubsub/push" => "push",
         "/v1/render" => "render",
         "/v1/jobs/{id}" => "job",
+        "/v1/jobs/{id}/events" | "/v1/jobs/{id}/ws" => "events",
         "/v1/schema" => "schema",
         "/warmup" => "warmup",
         "/metrics" | "/metrics.json" => "metrics",
@@ -194,6 +197,7 @@ async fn schema() -> Response {
         "job": schemars::schema_for!(Job),
         "manifest": schemars::schema_for!(Manifest),
         "status": schemars::schema_for!(Status),
+        "news": schemars::schema_for!(News),
     });
     reply::pretty(StatusCode::OK, &schemas)
 }
@@ -202,6 +206,10 @@ fn snapshot(face: &Face) {
     let occupancy = face.worker.occupancy();
     if let Some((provider, refused)) = face.worker.models().in_use() {
         face.worker.metrics().model_provider(provider, &refused);
+    }
+    face.worker.metrics().observe_results(face.worker.cache());
+    for (class, now) in face.worker.classes() {
+        face.worker.metrics().observe_class(class, &now);
     }
     face.worker.metrics().observe(&Now {
         queue_depth: occupancy.waiting as u64,

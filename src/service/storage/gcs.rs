@@ -6,6 +6,7 @@
 
 mod attempt;
 mod reader;
+mod remove;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -49,6 +50,8 @@ struct Shared {
     /// Made for the first request: credentials of the metadata server ask it for its domain then.
     client: OnceCell<Client>,
     signer: OnceLock<Signer>,
+    /// For what Google's client has no call for.
+    web: OnceLock<reqwest::Client>,
     credentials: Credentials,
     /// Where an emulator listens.
     endpoint: Option<String>,
@@ -88,6 +91,7 @@ impl GcsStorage {
         let shared = Shared {
             client: OnceCell::new(),
             signer: OnceLock::new(),
+            web: OnceLock::new(),
             credentials,
             endpoint,
             write_timeout: options.write_timeout,

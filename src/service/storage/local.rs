@@ -199,6 +199,38 @@ impl LocalStorage {
         Ok(Stat { generation, bytes, crc32c: Some(crc32c), work_key: Some(key.work_key.clone()) })
     }
 
+    /// Removes `generation` of an object; that it is gone already is as good.
+    ///
+    /// # Errors
+    /// [`StorageError::Precondition`] when another generation is there.
+    pub async fn remove(&self, location: &Location, generation: &str) -> Result<(), StorageError> {
+        let (storage, generation) = (self.clone(), generation.to_owned());
+        blocking(location, move |location| storage.remove_now(location, &generation)).await
+    }
+
+    fn remove_now(&self, location: &Location, generation: &str) -> Result<(), StorageError> {
+        let path = self.checked(location)?;
+        let problem = |error: io::Error| problem(location, &error);
+        let folder = match path.parent().map(Path::canonicalize) {
+            Some(Ok(folder)) => folder,
+            Some(Err(error)) if !is_nothing(&error) => return Err(problem(error)),
+            _ => return Ok(()),
+        };
+        self.check_inside(location, &folder)?;
+        let target = path.file_name().map_or_else(|| path.clone(), |name| folder.join(name));
+        let _held = file::Lock::take(&self.place.replacing, &self.place.root).map_err(problem)?;
+        match file::generation_at(&target).map_err(problem)? {
+            None => return Ok(()),
+            Some(found) if found != generation => return Err(StorageError::Precondition(location.clone())),
+            Some(_) => {}
+        }
+        match fs::remove_file(&target) {
+            Err(error) if !is_nothing(&error) => return Err(problem(error)),
+            _ => Record::remove(&target, generation),
+        }
+        Ok(())
+    }
+
     /// Gives a file its name.
     fn place(
         &self,

@@ -113,6 +113,23 @@ impl MemoryStorage {
         room.objects.insert(key.location.clone(), Object { stat: stat.clone(), content });
         Ok(stat)
     }
+
+    /// Removes `generation` of an object; that it is gone already is as good.
+    ///
+    /// # Errors
+    /// [`StorageError::Precondition`] when another generation is there.
+    pub fn remove(&self, location: &Location, generation: &str) -> Result<(), StorageError> {
+        let mut room = self.room();
+        match room.objects.get(location) {
+            None => Ok(()),
+            Some(object) if object.stat.generation != generation => Err(StorageError::Precondition(location.clone())),
+            Some(object) => {
+                room.bytes -= object.stat.bytes;
+                room.objects.remove(location);
+                Ok(())
+            }
+        }
+    }
 }
 
 #[cfg(test)]

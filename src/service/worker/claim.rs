@@ -2,30 +2,30 @@
 
 use std::time::Instant;
 
-use tokio::sync::SemaphorePermit;
-
 use super::Worker;
 use super::clock::Clock;
 use super::existing::{self, Existing};
 use super::plan::{Plan, of_fill};
 use super::run::{Facts, Finished, Given, Keep, Task};
 use crate::pipeline::identity::{Identity, sha256_hex};
+use crate::pipeline::run::content_of;
 use crate::service::admission::{Permit, Place};
 use crate::service::failure::{Class, Failure};
+use crate::service::fair::FairPermit;
 use crate::service::jobs::{Entry, Stage};
-use crate::service::source::OpenSource;
+use crate::service::source::{OpenSource, SourceAddress};
 use crate::service::storage::Location;
 
 /// What is known of a job before its picture has memory.
-pub enum Claimed<'a> {
+pub enum Claimed {
     /// It was done before.
     Done(Finished),
     /// It is to be done.
-    Work(Box<Claim<'a>>),
+    Work(Box<Claim>),
 }
 
 /// Work that is to be done.
-pub struct Claim<'a> {
+pub struct Claim {
     pub plan: Plan,
     pub identity: Identity,
     pub folder: Location,
@@ -39,7 +39,7 @@ pub struct Claim<'a> {
     pub entry: Entry,
     pub place: Place,
     /// A place among the few sources that are open without memory.
-    pub opener: Option<SemaphorePermit<'a>>,
+    pub opener: Option<FairPermit>,
     /// Memory that was taken already.
     pub permit: Option<Permit>,
     pub may_resume: bool,
@@ -65,7 +65,7 @@ impl Worker {
     ///
     /// # Errors
     /// [`Failure`]; nothing has been stored yet.
-    pub(super) async fn claim(&self, task: Task, facts: &mut Facts) -> Result<Claimed<'_>, Failure> {
+    pub(super) async fn claim(&self, task: Task, facts: &mut Facts) -> Result<Claimed, Failure> {
         let Task { plan, given, deadline, keep, gone, may_resume } = task;
         facts.job_id.clone_from(&plan.job.job_id);
         // A record tells apart what was wanted even where nothing was found.
@@ -78,6 +78,13 @@ impl Worker {
             Some(Given { bytes, permit, place }) => (Some(bytes), permit, place),
             None => (None, None, None),
         };
+        // What is done already must not wait behind what is not.
+        if given.is_none()
+            && self.shared.openers.occupancy().is_full()
+            && let Some(finished) = clock.in_time(self.done_before(&plan, keep, facts)).await?
+        {
+            return Ok(Claimed::Done(finished));
+        }
         let place = place.map_or_else(|| self.shared.admission.enter(), Ok)?;
         // A picture that is only answered with is no job to ask for.
         let mut entry = match (&plan.job.job_id, &facts.folder, keep) {
@@ -89,10 +96,10 @@ impl Worker {
         // A picture that came along has its memory already, and must not wait behind those that have none yet.
         let opener = match &given {
             Some(_) => None,
-            None => Some(clock.in_time(self.shared.openers.acquire()).await?),
+            None => Some(clock.in_time(self.shared.openers.acquire(&plan.user)).await?),
         }
         .transpose()
-        .map_err(|_| Failure::new(Class::Draining, "the worker is shutting down; send the job again"))?;
+        .map_err(|error| Failure::new(Class::Busy, error.to_string()))?;
         facts.queued += queued.elapsed();
 
         // Is it done already? Asked while the source is opened, where the job's name is known.
@@ -179,6 +186,52 @@ impl Worker {
             permit,
             may_resume,
         })))
+    }
+
+    /// The manifest of a job that is done, found by two small requests: what its source is now, and what is in its place.
+    /// None also where that could not be told.
+    async fn done_before(&self, plan: &Plan, keep: Keep, facts: &mut Facts) -> Option<Finished> {
+        if keep != Keep::Stored {
+            return None;
+        }
+        let _looker = self.shared.lookers.acquire().await.ok()?;
+        let generation_of = async |address: Option<&SourceAddress>| match address {
+            Some(SourceAddress::Object(location)) => Some(self.shared.storage.stat(location).await.ok()??.generation),
+            Some(SourceAddress::Web(_)) | None => None,
+        };
+        let picture = async {
+            match &plan.generation {
+                Some(generation) => Some(generation.clone()),
+                None => generation_of(plan.source.as_ref()).await,
+            }
+        };
+        let fill = async { (plan.fill.is_none(), generation_of(plan.fill.as_ref()).await) };
+        let look = async |folder: &Location| match existing::look(&self.shared.storage, folder).await {
+            Ok(Existing::Final(manifest)) => Some(manifest),
+            _ => None,
+        };
+        let named = plan.job.job_id.as_deref().map(|id| plan.destination.join(&plan.user).join(id));
+        let first = async {
+            match &named {
+                Some(folder) => look(folder).await,
+                None => None,
+            }
+        };
+        let (picture, (no_fill, fill), first) = tokio::join!(picture, fill, first);
+        let picture = picture.filter(|_| no_fill || fill.is_some())?;
+        let identity = Identity::new(&plan.job, &content_of(&picture, fill.as_deref()), self.options());
+        let folder = plan.destination.join(&plan.user).join(&identity.job_id);
+        let manifest = match named {
+            Some(_) => first,
+            None => look(&folder).await,
+        };
+        let manifest = manifest.filter(|manifest| manifest.key == identity.key)?;
+        facts.job_id = Some(identity.job_id);
+        facts.key = Some(identity.key);
+        facts.generation = Some(picture);
+        facts.fill_generation = fill;
+        facts.folder = Some(folder.clone());
+        Some(Finished::before(&manifest, folder))
     }
 
     /// Reads a picture to its end, into memory that is taken first, and hashes it where hashing holds nobody up.

@@ -1,6 +1,7 @@
 //! Memory first, then the picture; and meanwhile the question what an earlier delivery stored.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::stream::{self, StreamExt};
@@ -11,15 +12,16 @@ use super::clock::Clock;
 use super::existing::{self, Existing};
 use super::plan::{Plan, of_fill};
 use super::run::{Facts, Keep};
+use crate::pipeline::base::Base;
 use crate::pipeline::decode::{self, DecodeError, Limits, Probe};
 use crate::pipeline::footprint;
-use crate::pipeline::identity::Identity;
+use crate::pipeline::identity::{self, Identity};
 use crate::pipeline::plan;
 use crate::pipeline::run;
 use crate::service::admission::{Permit, Place};
 use crate::service::failure::{Class, Failure};
 use crate::service::jobs::{Entry, Stage};
-use crate::service::source::OpenSource;
+use crate::service::source::{OpenSource, SourceAddress};
 use crate::service::storage::{Location, Stat};
 
 /// Requests for stored files that are under way at once when a job is resumed.
@@ -31,11 +33,7 @@ pub struct Production {
     pub identity: Identity,
     pub folder: Location,
     pub found: Existing,
-    pub bytes: Vec<u8>,
-    /// The picture that takes the background's place.
-    pub fill: Option<Vec<u8>>,
-    /// SHA-256 of the bytes, where it is known already.
-    pub sha256: Option<String>,
+    pub material: Material,
     pub probe: Probe,
     pub permit: Permit,
     /// Files of the same work that are stored already, by name.
@@ -46,12 +44,35 @@ pub struct Production {
     pub place: Place,
 }
 
+/// What variations are made of.
+pub enum Material {
+    /// The picture's file.
+    File {
+        bytes: Vec<u8>,
+        /// The picture that takes the background's place.
+        fill: Option<Vec<u8>>,
+        /// SHA-256 of the bytes, where it is known already.
+        sha256: Option<String>,
+    },
+    /// The picture as another job left it.
+    Made(MadeBase),
+}
+
+/// A base that is kept, and what it is found by.
+#[derive(Clone)]
+pub struct MadeBase {
+    pub key: String,
+    /// SHA-256 of the picture's file.
+    pub sha256: String,
+    pub base: Arc<Base>,
+}
+
 impl Worker {
     /// Reads the picture into memory that admission has given for the whole job.
     ///
     /// # Errors
     /// [`Failure`]; nothing has been stored yet.
-    pub(super) async fn fetch(&self, claim: Claim<'_>, facts: &mut Facts) -> Result<Production, Failure> {
+    pub(super) async fn fetch(&self, claim: Claim, facts: &mut Facts) -> Result<Production, Failure> {
         let Claim {
             plan,
             identity,
@@ -68,7 +89,13 @@ impl Worker {
             may_resume,
         } = claim;
         let waited = Instant::now();
+        let made = self.made_base(&plan, &picture, fill.as_deref());
+        if made.is_some() {
+            // Nothing of it needs to be read.
+            fill = None;
+        }
         let header = match &mut picture {
+            _ if made.is_some() => made.as_ref().map(|made| made.base.probe.clone()),
             Picture::Whole(whole) => self.probe(&whole.bytes, true)?,
             Picture::Open(source) => {
                 clock.in_time(source.head()).await??;
@@ -100,6 +127,7 @@ impl Worker {
         let fetching = Instant::now();
         let read = async {
             match picture {
+                _ if made.is_some() => Ok((Vec::new(), None)),
                 Picture::Whole(WholePicture { bytes, sha256 }) => Ok((bytes, Some(sha256))),
                 Picture::Open(source) => source.whole().await.map(|bytes| (bytes, None)).map_err(Failure::from),
             }
@@ -119,7 +147,9 @@ impl Worker {
         };
         let (read, stored, fill) = clock.in_time(async { tokio::join!(read, stored, read_fill) }).await?;
         let ((bytes, sha256), stored, fill) = (read?, stored?, fill?);
-        facts.source_bytes = bytes.len() as u64;
+        if made.is_none() {
+            facts.source_bytes = bytes.len() as u64;
+        }
         let header = match header {
             Some(probe) => Some(probe),
             None => self.probe(&bytes, true)?,
@@ -131,24 +161,33 @@ impl Worker {
         facts.fetched += fetching.elapsed();
         facts.adopted = stored.len();
         if let Some(generation) = &facts.generation {
-            tracing::debug!(generation, bytes = bytes.len(), resumed = stored.len(), "the picture is read");
+            let resumed = stored.len();
+            tracing::debug!(generation, bytes = bytes.len(), resumed, made = made.is_some(), "the picture is here");
         }
-        Ok(Production {
-            plan,
-            identity,
-            folder,
-            found,
-            bytes,
-            fill,
-            sha256,
-            probe,
-            permit,
-            stored,
-            keep,
-            clock,
-            entry,
-            place,
-        })
+        let material = match made {
+            Some(made) => Material::Made(made),
+            None => Material::File { bytes, fill, sha256 },
+        };
+        Ok(Production { plan, identity, folder, found, material, probe, permit, stored, keep, clock, entry, place })
+    }
+
+    /// The picture as another job left it, decoded and modelled, where its content is known and it is still kept.
+    fn made_base(&self, plan: &Plan, picture: &Picture, fill: Option<&OpenSource>) -> Option<MadeBase> {
+        let cache = &self.shared.cache;
+        let known = |address: Option<&SourceAddress>, source: &OpenSource| {
+            cache.content(&address?.to_string(), source.generation.as_deref()?)
+        };
+        let sha256 = match picture {
+            Picture::Whole(whole) => whole.sha256.clone(),
+            Picture::Open(source) => known(plan.source.as_ref(), source)?.to_string(),
+        };
+        let fill = match fill {
+            Some(source) => Some(known(plan.fill.as_ref(), source)?),
+            None => None,
+        };
+        let key = identity::base_key(&plan.job, &sha256, fill.as_deref(), self.options());
+        let base = cache.base(&key)?;
+        Some(MadeBase { key, sha256, base })
     }
 
     /// The header's facts; none when more bytes are needed to find it.
@@ -215,6 +254,7 @@ impl Worker {
                 names.iter().filter(|name| name.ends_with(".png")).map(|name| plan::upload_name(name)).collect();
             names.extend(copies);
         }
+        names.extend(run::preview_names(&plan.job, options));
         let storage = &self.shared.storage;
         let ask = |name: String| async move {
             let location = folder.join(&name);

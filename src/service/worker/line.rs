@@ -35,6 +35,7 @@ impl About<'_> {
             total_ms: ms(self.arrived.elapsed()),
             source_bytes: self.facts.source_bytes,
             adopted: self.facts.adopted as u64,
+            merged: self.facts.merged,
             rss_bytes: memory::resident_bytes(),
             cold_start: self.cold,
             mode: self.mode,

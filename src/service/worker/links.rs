@@ -5,7 +5,7 @@ use futures_util::stream::{self, StreamExt};
 use super::Worker;
 use crate::pipeline::manifest::Manifest;
 use crate::service::failure::Failure;
-use crate::service::storage::Location;
+use crate::service::storage::{Location, StorageError};
 
 /// Links that are signed at once.
 const SIGNED_AT_ONCE: usize = 16;
@@ -16,7 +16,6 @@ impl Worker {
     /// # Errors
     /// [`Failure`] when nothing here can sign.
     pub async fn link(&self, manifest: &mut Manifest, folder: &Location) -> Result<(), Failure> {
-        let settings = &self.shared.settings;
         let mut links = Vec::new();
         for entry in &mut manifest.variations {
             let made = entry.error.is_none();
@@ -26,24 +25,33 @@ impl Worker {
             if let Some(copy) = entry.upload.as_mut().filter(|copy| made && copy.error.is_none()) {
                 links.push((copy.object.clone(), &mut copy.link));
             }
+            if let Some(copy) = entry.preview.as_mut().filter(|copy| copy.error.is_none()) {
+                links.push((copy.object.clone(), &mut copy.link));
+            }
         }
         let (objects, links): (Vec<String>, Vec<&mut Option<String>>) = links.into_iter().unzip();
         // Signing may ask a service each time.
-        let make = |object: String| async move {
-            let location = folder.join(&object);
-            // The address serves one bucket: what lies in others has to be signed.
-            let served = location.bucket() == self.shared.rules.default_destination.bucket();
-            match (settings.public_base_url.as_ref().filter(|_| served), settings.signed_links) {
-                (Some(base), _) => Ok(Some(public_link(base, &location))),
-                (None, Some(time)) => self.shared.storage.signed_link(&location, time).await,
-                (None, None) => Ok(None),
-            }
-        };
+        let make = |object: String| async move { self.link_to(&folder.join(&object)).await };
         let made: Vec<_> = stream::iter(objects).map(make).buffered(SIGNED_AT_ONCE).collect().await;
         for (link, made) in links.into_iter().zip(made) {
             *link = made.map_err(|error| Failure::of_destination(&error))?;
         }
         Ok(())
+    }
+
+    /// The link to one object, where the settings ask for links.
+    ///
+    /// # Errors
+    /// [`StorageError`] when nothing here can sign.
+    pub async fn link_to(&self, location: &Location) -> Result<Option<String>, StorageError> {
+        let settings = &self.shared.settings;
+        // The address serves one bucket: what lies in others has to be signed.
+        let served = location.bucket() == self.shared.rules.default_destination.bucket();
+        match (settings.public_base_url.as_ref().filter(|_| served), settings.signed_links) {
+            (Some(base), _) => Ok(Some(public_link(base, location))),
+            (None, Some(time)) => self.shared.storage.signed_link(location, time).await,
+            (None, None) => Ok(None),
+        }
     }
 }
 

@@ -1,42 +1,67 @@
 //! How a worker comes to be: from settings and surroundings.
 
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use bytes::Bytes;
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, mpsc};
 
+use super::lease::Desk;
 use super::plan::{Rules, default_job};
 use super::{Shared, Worker};
 use crate::config::{Config, StorageSetting};
 use crate::kernel::color::Rgb8;
 use crate::kernel::image::Raster;
-use crate::pipeline::base::Inputs;
+use crate::pipeline::base::{Base, Inputs};
 use crate::pipeline::encode::{self, EncodeOptions};
+use crate::pipeline::event::Watch;
 use crate::pipeline::identity::{Identity, sha256_hex};
 use crate::pipeline::job::{Format, Job};
 use crate::pipeline::manifest::State;
 use crate::pipeline::outlet::{HandOver, Start};
 use crate::pipeline::run::{self, RunOptions};
+use crate::pipeline::segment::MapMemory;
 use crate::service::admission::{Admission, Budget, Meter};
+use crate::service::cache::shared::{SharedCache, SharedOptions};
+use crate::service::cache::{CacheOptions, ResultCache};
 use crate::service::compute::Lanes;
 use crate::service::failure::{Class, Failure};
-use crate::service::jobs::Jobs;
+use crate::service::fair::{Fair, FairOptions};
+use crate::service::flight::Flights;
+use crate::service::jobs::{Jobs, News, Status, Teller, news_list};
 use crate::service::log;
 use crate::service::memory;
 use crate::service::metrics::Metrics;
 use crate::service::models::{self, Models};
-use crate::service::publish::Publisher;
+use crate::service::publish::{Publisher, Topics};
 use crate::service::source::web::WebSources;
 use crate::service::source::{Allowed, Sources};
-use crate::service::storage::Location;
+use crate::service::storage::{Location, Storage};
 
 /// Sources that may be open before they have memory of their own. Each holds its first quarter of a megabyte.
 const OPENERS: usize = 16;
 
 /// How often freed memory that is due goes back to the system.
 const GIVE_BACK_EVERY: Duration = Duration::from_secs(1);
+
+/// Looks at jobs that may be done already, at once.
+const LOOKERS: usize = 32;
+
+/// The most that what is known of jobs may take, bytes.
+const MOST_JOBS_BYTES: u64 = 32 << 20;
+
+/// The largest value that goes into the shared cache, bytes.
+const MOST_SHARED_BYTES: usize = 8 << 20;
+
+/// News of one job that other instances can see: more than the largest job has.
+const MOST_SHARED_NEWS: usize = 16_384;
+
+/// News that wait to be told to other instances.
+const NEWS_WAITING: usize = 4_096;
 
 /// The bucket of results where no cloud is and none is named.
 const LOCAL_BUCKET: &str = "palettes";
@@ -128,21 +153,28 @@ impl Worker {
         let time_limit = Duration::from_secs(config.download_timeout_seconds);
         let web = WebSources::new(&config.source_hosts, time_limit)?;
         let sources = Sources::new(storage.clone(), allowed, web, config.max_source_bytes, time_limit);
-        let publisher = Publisher::open(
-            config.result_topic.get(),
-            config.failed_topic.get(),
-            surroundings.pubsub_emulator.as_deref(),
-        )
-        .await?;
+        let topics = Topics {
+            result: config.result_topic.get(),
+            failed: config.failed_topic.get(),
+            progress: config.progress_topic.get(),
+        };
+        let publisher = Publisher::open(topics, surroundings.pubsub_emulator.as_deref()).await?;
         let limit = memory::limit(config.memory_limit_mb);
-        let jobs = Jobs::new(limit.bytes);
-        let (budget, cache) = (budget(config, limit.bytes), jobs.clone());
+        // All caches together hold a tenth of the memory.
+        let for_caches = limit.bytes / 10;
+        let for_jobs = (for_caches / 4).min(MOST_JOBS_BYTES);
+        let cache = cache(config, for_caches - for_jobs)?;
+        let jobs = Jobs::new(for_jobs, teller(&publisher, cache.shared()));
+        let budget = budget(config, limit.bytes);
+        let (known_jobs, results, cached) = (jobs.clone(), cache.clone(), cache.clone());
         let (threshold, warned) = (budget.cleanup_above, AtomicBool::new(true));
         let meter = Meter {
             resident: Box::new(memory::resident_bytes),
+            cached: Box::new(move || cached.bytes()),
             give_back: Box::new(move || {
                 let before = memory::resident_bytes();
-                cache.forget_done();
+                known_jobs.forget_done();
+                results.drop_all();
                 memory::give_back();
                 let after = memory::resident_bytes();
                 // The allocator lets go a second late, so admission asks again and again while it waits: one line is enough.
@@ -157,6 +189,19 @@ impl Worker {
         let runtime = config.runtime_options(surroundings.onnxruntime.as_ref().map(Into::into), program.as_deref());
         let models = Models::new(config, runtime, storage.clone(), admission.clone())?;
         rules.options.segmenter = models.segmenter().clone();
+        if cache.is_on() || cache.shared().is_some() {
+            let (recall, remember) = (cache.clone(), cache.clone());
+            models.segmenter().remember_with(MapMemory {
+                recall: Box::new(move |key| recall.matte(key)),
+                remember: Box::new(move |key, map| remember.keep_matte(key, map)),
+            });
+        }
+        // Objects in memory are no other instance's business.
+        let desk = (config.lease_seconds > 0 && !matches!(storage, Storage::Memory(_))).then(|| Desk {
+            storage: storage.clone(),
+            owner: instance().into(),
+            time: Duration::from_secs(config.lease_seconds),
+        });
         let capacity = admission.occupancy().capacity;
         tracing::info!(storage = String::from(setting), capacity_bytes = capacity, "the worker is open");
         let worker = Self {
@@ -167,7 +212,11 @@ impl Worker {
                 sources,
                 admission,
                 lanes: Lanes::new(processors),
-                openers: Semaphore::new(OPENERS),
+                openers: Fair::new(FairOptions { slots: OPENERS, queue_limit: usize::MAX, patience: None }),
+                lookers: Semaphore::new(LOOKERS),
+                flights: Flights::default(),
+                desk,
+                cache,
                 jobs,
                 metrics,
                 publisher,
@@ -184,6 +233,7 @@ impl Worker {
             // What was freed is due back a while later: somebody has to ask then, also when the work is over.
             while let Some(shared) = watched.upgrade() {
                 shared.lanes.rest();
+                shared.cache.tidy();
                 drop(shared);
                 memory::give_back();
                 tokio::time::sleep(GIVE_BACK_EVERY).await;
@@ -191,6 +241,66 @@ impl Worker {
         });
         Ok(worker)
     }
+}
+
+/// The cache of results, within `max_bytes` unless the settings say less or more.
+fn cache(config: &Config, max_bytes: u64) -> Result<ResultCache, String> {
+    let time_to_live = Duration::from_secs(config.cache_ttl_seconds);
+    let max_bytes = match (config.cache_ttl_seconds, config.cache_max_mb) {
+        (0, _) => 0,
+        (_, 0) => max_bytes,
+        (_, mb) => mb << 20,
+    };
+    let shared = match config.redis_url.get() {
+        Some(url) if config.cache_ttl_seconds > 0 => {
+            let options = SharedOptions {
+                timeout: Duration::from_millis(config.redis_timeout_ms),
+                time_to_live,
+                max_value_bytes: MOST_SHARED_BYTES,
+                max_list_entries: MOST_SHARED_NEWS,
+                prefix: "concept:1".into(),
+            };
+            Some(SharedCache::open(url, options).map_err(|error| format!("CONCEPT_REDIS_URL: {error}"))?)
+        }
+        _ => None,
+    };
+    let options = CacheOptions { max_bytes, max_entries: config.cache_max_entries, time_to_live };
+    Ok(ResultCache::new(options, shared))
+}
+
+/// A name that no other process has.
+fn instance() -> String {
+    // Seeded by the system's randomness.
+    let random = || RandomState::new().build_hasher().finish();
+    format!("{:016x}{:08x}", random(), std::process::id())
+}
+
+/// Who is told news of jobs: the topic, and the other instances.
+fn teller(publisher: &Publisher, shared: Option<&SharedCache>) -> Option<Teller> {
+    if !publisher.tells_progress() && shared.is_none() {
+        return None;
+    }
+    let (publisher, runtime) = (publisher.clone(), Handle::try_current().ok()?);
+    let others = shared.map(|shared| {
+        let (tell, mut told) = mpsc::channel::<(String, Bytes)>(NEWS_WAITING);
+        let shared = shared.clone();
+        runtime.spawn(async move {
+            while let Some((list, news)) = told.recv().await {
+                shared.append(&list, &news).await;
+            }
+        });
+        tell
+    });
+    Some(Arc::new(move |status: &Status, news: &News| {
+        let Ok(json) = serde_json::to_vec(news).map(Bytes::from) else { return };
+        let id = news.id.to_string();
+        let attributes = [("job_id", &*status.job_id), ("user_id", &*status.user_id), ("id", &*id)];
+        publisher.progress(json.clone(), &status.folder, &attributes, &runtime);
+        if let Some(others) = &others {
+            // Where they cannot be told in time, they see the manifest in the end.
+            let _ = others.try_send((news_list(&status.folder), json));
+        }
+    }))
 }
 
 fn budget(config: &Config, limit: u64) -> Budget {
@@ -244,10 +354,14 @@ pub async fn tiny_job(lanes: &Lanes) -> Result<(), Failure> {
     let options = RunOptions { gallery: false, ..RunOptions::default() };
     let identity = Identity::new(&job, "", &options);
     let work = move || {
-        let hand_over = HandOver { start: &|_| Start::Make, take: &|_| Ok(()) };
+        let hand_over = HandOver { start: &|_| Start::Make, take: &|_| Ok(()), memory: None };
         let inputs = Inputs { picture: &source, fill: None };
-        run::make(&job, &identity, inputs, sha256_hex(&source), hand_over, &options, &|_| ())
+        let base = |watch: &Watch<'_>| match Base::new(inputs, &job.background, &options, false, watch) {
+            Ok(base) => Ok(Arc::new(base)),
+            Err(error) => Err(error.failure()),
+        };
+        run::make(&job, &identity, base, sha256_hex(&source), hand_over, &options, &|_| ())
     };
-    let manifest = lanes.run(|| (), work).await?;
+    let manifest = lanes.run("", || (), work).await?;
     if manifest.state == State::Complete { Ok(()) } else { Err(internal("not every variation was made".into())) }
 }

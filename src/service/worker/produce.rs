@@ -1,25 +1,27 @@
 //! Computing, storing what is made while it computes, and the manifest last.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use tokio::time::timeout;
 
 use super::Worker;
 use super::clock::{Clock, Pace};
 use super::existing::{self, Aside, Existing};
 use super::fetch::Production;
+use super::ingredients::{Generations, Ingredients};
 use super::plan::Plan;
 use super::run::{Facts, Finished, Keep};
 use super::uploads::{Shelf, Stored, Uploads};
-use crate::pipeline::base::Inputs;
+use crate::pipeline::event::{Event, Step, Watch};
 use crate::pipeline::footprint;
-use crate::pipeline::identity::{Identity, sha256_hex};
+use crate::pipeline::identity::Identity;
 use crate::pipeline::manifest::Manifest;
-use crate::pipeline::outlet::{HandOver, MadeFile, Start};
+use crate::pipeline::outlet::{FileMemory, HandOver, MadeFile, Remembered, Start};
 use crate::pipeline::output::{StoredFile, crc32c_text};
-use crate::pipeline::plan;
-use crate::pipeline::run::{self, Event};
+use crate::pipeline::run;
 use crate::pipeline::variation::STOPPED;
 use crate::service::failure::{Class, Failure};
 use crate::service::jobs::{Entry, Stage};
@@ -91,34 +93,24 @@ impl Worker {
         facts: &mut Facts,
         arrived: Instant,
     ) -> Result<Made, Failure> {
-        let Production {
-            plan,
-            identity,
-            bytes,
-            fill,
-            sha256,
-            probe,
-            mut permit,
-            stored,
-            keep,
-            clock,
-            entry,
-            place,
-            ..
-        } = production;
+        let Production { plan, identity, material, probe, mut permit, stored, keep, clock, entry, place, .. } =
+            production;
         let options = self.options().clone();
+        let user = plan.user.clone();
+        let generations = Generations { picture: facts.generation.clone(), fill: facts.fill_generation.clone() };
         // Where a picture is the answer, it is the first; a matte may come along.
         let answer = run::object_names(&plan.job, &options).into_iter().next().unwrap_or_default();
         let waiting_bytes = footprint::waiting_bytes(&probe, &plan.job, &options);
         let first = Arc::new(AtomicU64::new(u64::MAX));
         let on_stored = {
-            let (first, entry) = (first.clone(), entry.clone());
-            move |object: &str| {
+            let (first, entry, worker, folder) = (first.clone(), entry.clone(), self.clone(), shelf.folder.clone());
+            move |object: String| {
                 let micros = u64::try_from(arrived.elapsed().as_micros()).unwrap_or(u64::MAX);
                 first.fetch_min(micros, Ordering::SeqCst);
-                // A copy for upload is no variation of its own.
-                if !plan::is_upload_name(object) {
-                    entry.update(|status| status.stored += 1);
+                let (entry, worker, folder) = (entry.clone(), worker.clone(), folder.clone());
+                async move {
+                    let link = timeout(LAST_LINKS, worker.link_to(&folder.join(&object))).await;
+                    entry.stored(&object, link.ok().and_then(Result::ok).flatten());
                 }
             }
         };
@@ -132,7 +124,8 @@ impl Worker {
         let intake = uploads.intake();
         let picture = Arc::new(Mutex::new(None));
         let work = {
-            let (clock, picture, entry) = (clock.clone(), picture.clone(), entry.clone());
+            let (clock, picture, entry, cache) =
+                (clock.clone(), picture.clone(), entry.clone(), self.shared.cache.clone());
             move || {
                 let pace = Pace::default();
                 let start = |object: &str| {
@@ -158,20 +151,42 @@ impl Worker {
                         }
                     }
                 };
-                let observe = |event: Event| {
-                    if let Event::Planned { total } = event {
+                let observe = |event: Event| match event {
+                    Event::Stage(Step::Decoding) => entry.stage(Stage::Decoding),
+                    Event::Stage(Step::Removing) => entry.stage(Stage::Removing),
+                    Event::Stage(Step::Clustering) => entry.stage(Stage::Clustering),
+                    Event::Planned { files } => {
                         pace.begin();
-                        entry.update(|status| status.total = total);
+                        entry.planned(files);
+                        // What an earlier delivery stored is there to be looked at, too.
+                        stored.keys().for_each(|object| entry.stored(object, None));
                     }
+                    Event::Made { .. } | Event::Failed { .. } => {}
                 };
                 // It may have waited for processors until nobody could use the result any more.
                 let manifest = clock.has_time_for(Duration::ZERO).then(|| {
-                    let sha256 = sha256.unwrap_or_else(|| sha256_hex(&bytes));
-                    let hand_over = HandOver { start: &start, take: &take };
-                    let inputs = Inputs { picture: &bytes, fill: fill.as_deref() };
-                    run::make(&plan.job, &identity, inputs, sha256, hand_over, &options, &observe)
+                    let job = &plan.job;
+                    let ingredients = Ingredients::new(&cache, &plan, &material, &generations, &options);
+                    let settled = AtomicBool::new(false);
+                    let recall = |key: &str| if settled.load(Ordering::SeqCst) { cache.file(key) } else { None };
+                    let remember = |key: &str, file: Remembered| {
+                        if settled.load(Ordering::SeqCst) {
+                            cache.keep_file(key, file);
+                        }
+                    };
+                    let memory = FileMemory { base: &ingredients.key, recall: &recall, remember: &remember };
+                    let hand_over = HandOver { start: &start, take: &take, memory: Some(memory) };
+                    let base = |watch: &Watch<'_>| {
+                        let base = ingredients.base(job, &options, watch)?;
+                        settled.store(base.is_settled(), Ordering::SeqCst);
+                        Ok(base)
+                    };
+                    let sha256 = ingredients.sha256.clone();
+                    let mut manifest = run::make(job, &identity, base, sha256, hand_over, &options, &observe);
+                    ingredients.account(&mut manifest);
+                    manifest
                 });
-                drop((bytes, fill));
+                drop(material);
                 // What is still on its way into storage is all that is left.
                 permit.try_resize(waiting_bytes.min(permit.bytes()));
                 (manifest, permit)
@@ -181,13 +196,12 @@ impl Worker {
         let mut began = waited;
         let begin = || {
             drop(place);
-            entry.stage(Stage::Making);
             began = Instant::now();
         };
-        let (manifest, permit) = self.shared.lanes.run(begin, work).await?;
+        let (manifest, permit) = self.shared.lanes.run(&user, begin, work).await?;
         facts.queued += began - waited;
         let manifest = manifest.ok_or_else(|| clock.failure())?;
-        entry.stage(Stage::Storing);
+        entry.stage(Stage::Uploading);
         let storing = Instant::now();
         let results = clock.last_call(uploads.finish()).await.ok_or_else(|| clock.failure())?;
         drop(permit);
@@ -240,7 +254,9 @@ fn complete(
         return Err(Failure::of_destination(error));
     }
     for entry in &mut manifest.variations {
-        let errors = entry.error.iter().chain(entry.upload.iter().filter_map(|copy| copy.error.as_ref()));
+        let copies = entry.upload.iter().filter_map(|copy| copy.error.as_ref());
+        let previews = entry.preview.iter().filter_map(|copy| copy.error.as_ref());
+        let errors = entry.error.iter().chain(copies).chain(previews);
         for error in errors {
             match error.class.as_str() {
                 STOPPED => return Err(clock.failure()),
@@ -255,6 +271,12 @@ fn complete(
             entry.crc32c = stat.crc32c.map_or_else(|| entry.crc32c.clone(), crc32c_text);
         }
         if let Some(copy) = entry.upload.as_mut().filter(|copy| copy.error.is_none()) {
+            let stat = find(&copy.object)?;
+            copy.generation = stat.generation;
+            copy.bytes = stat.bytes;
+            copy.crc32c = stat.crc32c.map_or_else(|| copy.crc32c.clone(), crc32c_text);
+        }
+        if let Some(copy) = entry.preview.as_mut().filter(|copy| copy.error.is_none()) {
             let stat = find(&copy.object)?;
             copy.generation = stat.generation;
             copy.bytes = stat.bytes;

@@ -247,6 +247,7 @@ fn manifest(
         message,
         message_object,
         background: None,
+        spared: None,
         variations: Vec::new(),
     }
 }

@@ -68,12 +68,12 @@ pub struct Intake {
 impl Uploads {
     /// Stores at most `at_once` files at a time, and lets files of `waiting_bytes` together wait or be under way.
     /// `on_stored` is told of each that is there.
-    pub fn start(
+    pub fn start<Told: Future<Output = ()> + Send>(
         shelf: Shelf,
         at_once: usize,
         waiting_bytes: u64,
         metrics: Metrics,
-        on_stored: impl Fn(&str) + Send + Sync + 'static,
+        on_stored: impl Fn(String) -> Told + Send + Sync + 'static,
     ) -> Self {
         let units = u32::try_from(waiting_bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).clamp(1, 1 << 28);
         let room = Arc::new(Semaphore::new(units as usize));
@@ -103,7 +103,7 @@ impl Uploads {
                                 match &result {
                                     Ok(_) => {
                                         metrics.upload(bytes, started.elapsed().as_secs_f64());
-                                        on_stored(&object);
+                                        on_stored(object.clone()).await;
                                     }
                                     Err(_) => failed.store(true, Ordering::SeqCst),
                                 }
@@ -173,8 +173,7 @@ impl Intake {
 /// Stores one file, or finds that it is there already.
 async fn store(shelf: &Shelf, file: MadeFile) -> Result<Stat, StorageError> {
     let key = shelf.key(&file.object, ObjectKind::Picture(file.format));
-    let content = Bytes::from(file.content);
-    create_or_adopt(&shelf.storage, &key, content, file.crc32c).await
+    create_or_adopt(&shelf.storage, &key, file.content, file.crc32c).await
 }
 
 /// Creates an object; where one of the same work is there already, that one is it: a lost answer and another delivery look

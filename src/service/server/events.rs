@@ -1,0 +1,240 @@
+//! What happens to a job, as it happens: server-sent events and WebSocket, the same news in the same order.
+//!
+//! Whoever comes back names the last news that was seen and gets those after it. A job that another instance runs is followed
+//! through the shared cache, where there is one, and else until its manifest is there.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream::{self, Stream, StreamExt};
+use serde::Deserialize;
+use tokio::time::{sleep, timeout};
+
+use super::{Face, reply};
+use crate::pipeline::job::check_id;
+use crate::service::jobs::{News, Track};
+use crate::service::worker::Worker;
+
+/// How long a job that nobody has heard of is waited for: its message may be on its way.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often a job that another instance runs is looked at.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// How often a caller hears that the connection is alive.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// The longest that one connection follows a job.
+const LONGEST: Duration = Duration::from_secs(3_600);
+
+/// News of another instance's job that are read at once.
+const AT_ONCE: usize = 256;
+
+#[derive(Deserialize)]
+pub struct EventsQuery {
+    user_id: Option<String>,
+    /// The number of the last news that was seen.
+    last_event_id: Option<u64>,
+}
+
+/// `GET /v1/jobs/{id}/events`.
+pub async fn events(
+    State(face): State<Face>,
+    Path(id): Path<String>,
+    Query(query): Query<EventsQuery>,
+    headers: HeaderMap,
+) -> Response {
+    let resumed = headers.get("last-event-id").and_then(|id| id.to_str().ok()).and_then(|id| id.trim().parse().ok());
+    let follower = match follow(&face, id, query, resumed) {
+        Ok(follower) => follower,
+        Err(response) => return response,
+    };
+    let event = |news: News| {
+        let event = Event::default().id(news.id.to_string()).event("progress");
+        // News are numbers and text, which always have a JSON form.
+        Ok::<_, Infallible>(event.json_data(&news).unwrap_or_default())
+    };
+    let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
+    let mut response = Sse::new(follower.news().map(event)).keep_alive(keep_alive).into_response();
+    // Front ends that gather answers would hold the news back.
+    response.headers_mut().insert("x-accel-buffering", axum::http::HeaderValue::from_static("no"));
+    response
+}
+
+/// `GET /v1/jobs/{id}/ws`.
+pub async fn socket(
+    State(face): State<Face>,
+    Path(id): Path<String>,
+    Query(query): Query<EventsQuery>,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    match follow(&face, id, query, None) {
+        // Callers only close; whatever else they say is short.
+        Ok(follower) => upgrade.max_message_size(4 << 10).on_upgrade(move |socket| serve(socket, follower)),
+        Err(response) => response,
+    }
+}
+
+async fn serve(socket: WebSocket, follower: Follower) {
+    use futures_util::SinkExt as _;
+
+    let (mut say, mut hear) = socket.split();
+    let news = follower.news();
+    tokio::pin!(news);
+    loop {
+        tokio::select! {
+            next = timeout(KEEP_ALIVE, news.next()) => {
+                let message = match next {
+                    Ok(Some(news)) => Message::Text(serde_json::to_string(&news).unwrap_or_default().into()),
+                    Ok(None) => break,
+                    Err(_) => Message::Ping(Default::default()),
+                };
+                match timeout(KEEP_ALIVE, say.send(message)).await {
+                    Ok(Ok(())) => {}
+                    _ => return,
+                }
+            }
+            heard = hear.next() => match heard {
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+                Some(Ok(_)) => {}
+            },
+        }
+    }
+    let _ = timeout(KEEP_ALIVE, say.send(Message::Close(None))).await;
+}
+
+fn follow(face: &Face, id: String, query: EventsQuery, resumed: Option<u64>) -> Result<Follower, Response> {
+    for name in query.user_id.iter().chain([&id]) {
+        if let Err(problem) = check_id(name) {
+            return Err(reply::error(StatusCode::BAD_REQUEST, "bad-request", &format!("the id {problem}")));
+        }
+    }
+    let seen = resumed.or(query.last_event_id).unwrap_or(0);
+    Ok(Follower { worker: face.worker.clone(), user: query.user_id, id, seen })
+}
+
+/// Somebody who follows a job.
+struct Follower {
+    worker: Worker,
+    user: Option<String>,
+    id: String,
+    /// The number of the last news that was seen.
+    seen: u64,
+}
+
+/// Where a follower gets news from.
+enum Source {
+    /// It looks for the job.
+    Searching,
+    /// The job runs here.
+    Here(Arc<Track>),
+    /// Another instance tells.
+    Elsewhere { list: String, read: usize },
+    /// There will be no more.
+    End,
+}
+
+impl Follower {
+    /// News after the one that was seen last, in order, until the last.
+    fn news(self) -> impl Stream<Item = News> {
+        let until = Instant::now() + LONGEST;
+        let begin = (self, Source::Searching, Vec::<News>::new().into_iter(), until);
+        stream::unfold(begin, |(mut follower, mut source, mut ready, until)| async move {
+            loop {
+                if let Some(news) = ready.next() {
+                    follower.seen = news.id;
+                    if news.last {
+                        // After the last there may be a new beginning; this caller has heard the end.
+                        return Some((news, (follower, Source::End, Vec::new().into_iter(), until)));
+                    }
+                    return Some((news, (follower, source, ready, until)));
+                }
+                if Instant::now() > until || follower.worker.is_draining() {
+                    return None;
+                }
+                match source {
+                    Source::End => return None,
+                    Source::Searching => source = follower.search().await?,
+                    Source::Here(ref track) => ready = follower.listen(track).await?.into_iter(),
+                    Source::Elsewhere { ref list, ref mut read } => {
+                        let news = follower.overhear(list, read).await;
+                        if news.is_empty() {
+                            if let Some(done) = follower.done().await {
+                                ready = vec![done].into_iter();
+                                continue;
+                            }
+                            sleep(LOOK_AGAIN).await;
+                        }
+                        ready = news.into_iter();
+                    }
+                }
+            }
+        })
+    }
+
+    /// Finds out where the job runs; none when nobody has heard of it for a while.
+    async fn search(&mut self) -> Option<Source> {
+        let patience = Instant::now() + PATIENCE;
+        loop {
+            let user = self.user.as_deref();
+            if let Some(track) = self.worker.jobs().track(user, &self.id) {
+                return Some(Source::Here(track));
+            }
+            if let Some(list) = user.and_then(|user| self.worker.news_elsewhere(user, &self.id)) {
+                if self.worker.cache().shared()?.entries(&list, 0, 1).await.is_some_and(|news| !news.is_empty()) {
+                    return Some(Source::Elsewhere { list, read: 0 });
+                }
+            }
+            // Done before anybody followed it: the manifest is all there is to tell.
+            if self.done().await.is_some() {
+                return Some(Source::Elsewhere { list: String::new(), read: 0 });
+            }
+            if Instant::now() > patience || self.worker.is_draining() {
+                return None;
+            }
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// The next news of a job that runs here; none when the connection has lasted long enough.
+    async fn listen(&self, track: &Track) -> Option<Vec<News>> {
+        let mut newest = track.follow();
+        loop {
+            let news = track.news_after(self.seen);
+            if !news.is_empty() {
+                return Some(news);
+            }
+            // What is seen already was perhaps the last.
+            if track.is_over(self.seen) {
+                return None;
+            }
+            match timeout(Duration::from_secs(1), newest.changed()).await {
+                Ok(Err(_)) => return None,
+                Err(_) if self.worker.is_draining() => return None,
+                _ => {}
+            }
+        }
+    }
+
+    /// News of another instance's job that were not seen yet.
+    async fn overhear(&self, list: &str, read: &mut usize) -> Vec<News> {
+        let Some(shared) = self.worker.cache().shared().filter(|_| !list.is_empty()) else { return Vec::new() };
+        let Some(entries) = shared.entries(list, *read, AT_ONCE).await else { return Vec::new() };
+        *read += entries.len();
+        let news = entries.iter().filter_map(|entry| serde_json::from_slice::<News>(entry).ok());
+        news.filter(|news| news.id > self.seen).collect()
+    }
+
+    /// The one piece of news of a job of which only the manifest is known; it goes to the end of what was seen.
+    async fn done(&self) -> Option<News> {
+        let status = self.worker.status(self.user.as_deref(), &self.id).await.ok()??;
+        let news = status.news();
+        news.last.then(|| News { id: self.seen + 1, ..news })
+    }
+}

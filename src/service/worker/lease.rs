@@ -1,0 +1,202 @@
+//! The lease of a job: `lease.json` in its folder says which instance works on it, so that no other does the same.
+//!
+//! It spares work and decides nothing: every object is created only where there is none, whoever holds the lease. It is created
+//! where there is none, renewed while the work goes on, taken over when it has not been renewed for its whole time, and
+//! removed in the end; all but the first under the generation that was read.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinHandle;
+
+use super::existing::checked;
+use crate::service::storage::{Location, ObjectKey, ObjectKind, Precondition, Storage, StorageError};
+
+/// The name of every lease.
+pub const LEASE: &str = "lease.json";
+
+/// The most bytes of a lease that are read.
+const MAX_BYTES: u64 = 64 << 10;
+
+/// How much clocks of two machines may differ.
+const CLOCKS_DIFFER_BY: Duration = Duration::from_secs(2);
+
+/// What a lease says.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Content {
+    /// The instance that works on the job.
+    owner: String,
+    /// Until when it is not taken over, milliseconds since 1970.
+    expires_ms: u64,
+}
+
+/// What came of asking for a lease.
+#[derive(Debug)]
+pub enum Asked {
+    /// This instance works on the job now.
+    Held(Lease),
+    /// Another one does. What was seen of its lease helps to tell later whether it is still alive.
+    Busy(Seen),
+}
+
+/// A lease of another instance, as it was seen.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    generation: String,
+    first_seen: Instant,
+}
+
+/// Who asks for leases, and where.
+#[derive(Debug, Clone)]
+pub struct Desk {
+    /// The storage.
+    pub storage: Storage,
+    /// This instance.
+    pub owner: Arc<str>,
+    /// How long a lease is good for after it was renewed.
+    pub time: Duration,
+}
+
+/// A lease that this instance holds; renewed until it is given back or dropped.
+#[derive(Debug)]
+pub struct Lease {
+    desk: Desk,
+    key: ObjectKey,
+    generation: Arc<Mutex<String>>,
+    renewal: JoinHandle<()>,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.renewal.abort();
+    }
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Desk {
+    /// Asks for the lease of the job in `folder`. `seen` is what the last answer said.
+    ///
+    /// # Errors
+    /// [`StorageError`]; work may go on without a lease.
+    pub async fn ask(&self, folder: &Location, work_key: &str, seen: Option<&Seen>) -> Result<Asked, StorageError> {
+        let key = ObjectKey {
+            location: folder.join(LEASE),
+            kind: ObjectKind::Lease,
+            content_addressed: false,
+            work_key: work_key.to_owned(),
+        };
+        // One that was there is looked at before anything is written.
+        let mut next = seen.is_none().then_some(Precondition::Absent);
+        // Each round somebody else was faster in between.
+        for _ in 0..4 {
+            if let Some(precondition) = next.take() {
+                match self.write(&key, &precondition).await {
+                    Ok(generation) => return Ok(Asked::Held(self.hold(key, generation))),
+                    Err(StorageError::Precondition(_)) => {}
+                    // The one that was to be taken over is gone.
+                    Err(StorageError::NotFound(_)) if precondition != Precondition::Absent => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            let Some((generation, content)) = self.read(&key.location).await? else {
+                next = Some(Precondition::Absent);
+                continue;
+            };
+            let first_seen = match seen {
+                Some(seen) if seen.generation == generation => seen.first_seen,
+                _ => Instant::now(),
+            };
+            let expired = match &content {
+                // Our own, of a delivery that lost its lease or ended without giving it back.
+                Some(content) if content.owner == *self.owner => true,
+                Some(content) => content.expires_ms + ms(CLOCKS_DIFFER_BY) < now_ms(),
+                // What is there is no lease of ours.
+                None => false,
+            };
+            // Whatever the clocks say: it has not been renewed for all its time.
+            if !expired && first_seen.elapsed() <= self.time + CLOCKS_DIFFER_BY {
+                return Ok(Asked::Busy(Seen { generation, first_seen }));
+            }
+            next = Some(Precondition::Generation(generation));
+        }
+        let problem = "the lease comes and goes".to_owned();
+        Err(StorageError::Unavailable { location: key.location, problem })
+    }
+
+    fn hold(&self, key: ObjectKey, generation: String) -> Lease {
+        let generation = Arc::new(Mutex::new(generation));
+        let (desk, ours, held) = (self.clone(), key.clone(), generation.clone());
+        let renewal = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(desk.time / 3).await;
+                let before = held.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                match desk.write(&ours, &Precondition::Generation(before)).await {
+                    Ok(now) => *held.lock().unwrap_or_else(PoisonError::into_inner) = now,
+                    // Somebody took it over, or the folder was emptied.
+                    Err(StorageError::Precondition(_) | StorageError::NotFound(_)) => {
+                        tracing::warn!(lease = %ours.location, "the lease was lost; another instance may do the same work");
+                        return;
+                    }
+                    Err(error) => tracing::debug!(%error, "the lease was not renewed"),
+                }
+            }
+        });
+        Lease { desk: self.clone(), key, generation, renewal }
+    }
+
+    async fn write(&self, key: &ObjectKey, precondition: &Precondition) -> Result<String, StorageError> {
+        let content = Content { owner: self.owner.to_string(), expires_ms: now_ms() + ms(self.time) };
+        // Strings and numbers always have a JSON form.
+        let (content, crc32c) = checked(serde_json::to_vec(&content).unwrap_or_default());
+        self.storage.write(key, content, crc32c, precondition).await.map(|stat| stat.generation)
+    }
+
+    async fn read(&self, location: &Location) -> Result<Option<(String, Option<Content>)>, StorageError> {
+        let mut download = match self.storage.read(location, None, MAX_BYTES).await {
+            Err(StorageError::NotFound(_)) => return Ok(None),
+            other => other?,
+        };
+        let generation = download.stat().generation.clone();
+        let mut bytes = Vec::new();
+        loop {
+            match download.chunk().await {
+                Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
+                Ok(None) => return Ok(Some((generation, serde_json::from_slice(&bytes).ok()))),
+                // Replaced while it was read.
+                Err(StorageError::NotFound(_)) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl Lease {
+    /// Gives it back. What goes wrong is left to time.
+    pub async fn give_back(self) {
+        self.renewal.abort();
+        let generation = self.generation.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (desk, place) = (&self.desk, &self.key.location);
+        let given_back = match desk.storage.remove(place, &generation).await {
+            // It was being renewed just now, perhaps.
+            Err(StorageError::Precondition(_)) => match desk.read(place).await {
+                Ok(Some((now, Some(content)))) if content.owner == *desk.owner => {
+                    desk.storage.remove(place, &now).await
+                }
+                Ok(_) => Ok(()),
+                Err(error) => Err(error),
+            },
+            done => done,
+        };
+        if let Err(error) = given_back {
+            tracing::debug!(%error, "a lease was not given back");
+        }
+    }
+}
