@@ -171,6 +171,42 @@ settings! {
     model_sessions: usize = 1, Accepts::Whole { min: 1, max: 16 };
     /// Pictures that may wait for a session; one more is refused, and its message delivered again.
     model_queue: usize = 64, Accepts::Whole { min: 0, max: 65_536 };
+    /// The API of remote models for steps: Replicate's, or a server with the same contract. With a token, the default is
+    /// https://api.replicate.com/v1; with neither, there are no steps.
+    remote_url: WebAddress = WebAddress::default(), Accepts::Form("an http:// or https:// address");
+    /// The token of that API.
+    remote_token: Secret = Secret::default(), Accepts::Form("text");
+    /// Models of steps that name none, as a JSON object of names and models, such as {\"upscale\": \"owner/name\"}, or the path of a
+    /// file with one.
+    remote_models: Text = Text::default(), Accepts::Form("a JSON object, or the path of a file");
+    /// Steps of class light (upscale, restore) that are under way at once.
+    remote_light_concurrency: usize = 8, Accepts::Whole { min: 1, max: 1_024 };
+    /// Steps of class heavy (relight, style, talking-photo, and all others) that are under way at once.
+    remote_heavy_concurrency: usize = 4, Accepts::Whole { min: 1, max: 1_024 };
+    /// Steps of class comic (story-comic) that are under way at once.
+    remote_comic_concurrency: usize = 2, Accepts::Whole { min: 1, max: 1_024 };
+    /// Steps of one class that may wait; one more is left to the next delivery.
+    remote_queue_limit: usize = 256, Accepts::Whole { min: 0, max: 65_536 };
+    /// Seconds that a step may wait for its turn.
+    remote_wait_seconds: u64 = 120, Accepts::Whole { min: 1, max: 3_600 };
+    /// Seconds that a prediction may take before it is cancelled, counted over deliveries.
+    remote_timeout_seconds: u64 = 900, Accepts::Whole { min: 5, max: 86_400 };
+    /// Seconds that a remote model is left alone after five of its last ten predictions failed; twice as long after each probe
+    /// that fails, up to twenty times.
+    remote_breaker_seconds: u64 = 30, Accepts::Whole { min: 1, max: 3_600 };
+    /// Longest side in pixels of pictures that are sent to remote models.
+    remote_max_dimension: u32 = 2_048, Accepts::Whole { min: 64, max: 65_535 };
+    /// Most pixels of pictures that are sent to remote models.
+    remote_max_pixels: u64 = 2_000_000, Accepts::Whole { min: 4_096, max: 65_535 * 65_535 };
+    /// Most MiB of one output of a remote model.
+    remote_max_output_mb: u64 = 1_024, Accepts::Whole { min: 1, max: 1 << 20 };
+    /// Hosts from which outputs of remote models are fetched over https, separated by commas; the API's own server counts as one.
+    remote_output_hosts: Hosts = Hosts::known(&["replicate.delivery", ".replicate.delivery"]),
+        Accepts::Form("host names separated by commas");
+    /// The address of this worker's /v1/remote/webhook as the API reaches it. Unset: predictions are polled for.
+    remote_webhook_url: WebAddress = WebAddress::default(), Accepts::Form("an http:// or https:// address");
+    /// The secret that webhooks are signed with, `whsec_…`.
+    remote_webhook_secret: Secret = Secret::default(), Accepts::Form("text");
     /// The subscription's ack deadline in seconds: what cannot be done within it is left to the next delivery.
     ack_deadline_seconds: u64 = 600, Accepts::Whole { min: 10, max: 600 };
     /// Deliveries after which a job that keeps failing for reasons outside it is recorded as failed. Only known where the
@@ -267,6 +303,7 @@ impl Config {
             upload_over: None,
             max_effects: self.max_effects,
             segmenter: Segmenter::default(),
+            remote_steps: false,
         }
     }
 

@@ -82,6 +82,7 @@ fn manifest(uri: &str, state: State) -> Manifest {
         message: None,
         message_object: None,
         background: None,
+        steps: Vec::new(),
         spared: None,
         variations: Vec::new(),
     }

@@ -25,10 +25,10 @@ fn with_previews(id: &str, palettes: usize) -> Value {
 }
 
 /// Reads server-sent events until the last, or until `most` have come.
-async fn events(rig: &Rig, path: &str, last_event_id: Option<u64>, most: usize) -> Vec<Value> {
+async fn events(rig: &Rig, path: &str, last_event_id: Option<&str>, most: usize) -> Vec<Value> {
     let mut request = rig.client.get(rig.url(path));
     if let Some(id) = last_event_id {
-        request = request.header("last-event-id", id.to_string());
+        request = request.header("last-event-id", id);
     }
     let answer = request.send().await.unwrap();
     assert_eq!(answer.status(), 200);
@@ -40,7 +40,7 @@ async fn events(rig: &Rig, path: &str, last_event_id: Option<u64>, most: usize) 
             let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
             if let Some(data) = field("data") {
                 let value: Value = serde_json::from_str(data).unwrap();
-                assert_eq!(field("id").unwrap(), value["id"].to_string());
+                assert_eq!(field("id").unwrap(), format!("{}-{}", value["run"].as_str().unwrap(), value["id"]));
                 assert_eq!(field("event"), Some("progress"));
                 events.push(value);
             }
@@ -109,11 +109,13 @@ async fn whoever_comes_back_gets_exactly_what_was_missed() {
     let mut pieces = Vec::new();
     while pieces.len() < all.len() {
         // Broken off after two, again and again.
-        let seen = pieces.len() as u64;
-        pieces.extend(events(&rig, "/v1/jobs/j/events?user_id=u_1", Some(seen), 2).await);
+        let seen = pieces.last().map(|n: &Value| format!("{}-{}", n["run"].as_str().unwrap(), n["id"]));
+        pieces.extend(events(&rig, "/v1/jobs/j/events?user_id=u_1", seen.as_deref(), 2).await);
     }
     assert_eq!(pieces, all);
-    assert_eq!(events(&rig, "/v1/jobs/j/events", Some(all.len() as u64), usize::MAX).await, Vec::<Value>::new());
+    assert_eq!(events(&rig, "/v1/jobs/j/events", Some(&all.len().to_string()), usize::MAX).await, Vec::<Value>::new());
+    // A story that this instance did not tell is told again from its beginning, not cut off.
+    assert_eq!(events(&rig, "/v1/jobs/j/events", Some("0badcafe-9"), usize::MAX).await, all);
 }
 
 #[tokio::test]

@@ -306,7 +306,7 @@ mod tests {
         let unknown = read(&[
             ("CONCEPT_COMPRESION_QUALITY", "85"),
             ("CONCEPT_threads", "2"),
-            ("CONCEPT_REDIS_URL", "redis://127.0.0.1"),
+            ("CONCEPT_XYLOPHONE", "1"),
             ("CONCEPT_", ""),
         ])
         .unwrap()
@@ -318,7 +318,7 @@ mod tests {
                 "CONCEPT_ is not a setting of this version and is ignored",
                 "CONCEPT_COMPRESION_QUALITY is not a setting of this version and is ignored; did you mean \
                  CONCEPT_COMPRESSION_QUALITY?",
-                "CONCEPT_REDIS_URL is not a setting of this version and is ignored",
+                "CONCEPT_XYLOPHONE is not a setting of this version and is ignored",
                 "CONCEPT_threads is not a setting of this version and is ignored; did you mean CONCEPT_THREADS?",
             ]
         );

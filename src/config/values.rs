@@ -328,6 +328,13 @@ impl Providers {
     }
 }
 
+impl Hosts {
+    /// Hosts that are known to be some.
+    pub fn known(hosts: &[&str]) -> Self {
+        Self(hosts.iter().map(|host| (*host).to_owned()).collect())
+    }
+}
+
 impl WebAddress {
     /// An address that is known to be one.
     pub fn known(address: &str) -> Self {

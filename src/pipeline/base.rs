@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use super::background::{self, Backdrop, BackgroundError};
 use super::decode::{self, DecodeError, Limits, Probe};
 use super::event::{Event, Step, Watch};
+use super::footprint;
 use super::job::BackgroundRequest;
 use super::manifest;
 use super::run::{self, RunOptions};
@@ -277,6 +278,17 @@ impl Base {
         self.models.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Bytes that what lies behind takes while variations are made on this many threads, itself included.
+    pub fn backdrop_bytes(&self, threads: usize) -> u64 {
+        match &self.backdrop {
+            None | Some(Backdrop::Blurred(_)) => 0,
+            Some(Backdrop::Picture(fill)) => {
+                let (width, height) = (self.full.image.width(), self.full.image.height());
+                footprint::cover_bytes((fill.width(), fill.height()), (width, height), threads)
+            }
+        }
+    }
+
     /// Whether it would be the same if it were made again: a background that was kept for want of a sure matte may be removed
     /// when a model can be had.
     pub fn is_settled(&self) -> bool {
@@ -344,7 +356,7 @@ fn preview_step(width: u32, height: u32, side: u32) -> u32 {
 }
 
 /// The pixels of a picture.
-fn raster(image: &BaseImage) -> Raster {
+pub fn raster(image: &BaseImage) -> Raster {
     let alpha = (0..).map(|i| image.alpha().map_or(255, |alpha| alpha[i]));
     let pixels = image.rgb().chunks_exact(3).zip(alpha).map(|(c, a)| pack_rgba(c[0], c[1], c[2], a));
     Raster::of_length(image.width(), image.height(), pixels.collect())

@@ -66,9 +66,15 @@ pub fn peak_bytes(probe: &Probe, source_bytes: u64, job: &Job, options: &RunOpti
 /// on each thread itself at the size of the variation and half resized to it.
 pub fn behind_bytes(fill: &Probe, fill_bytes: u64, probe: &Probe, options: &RunOptions, threads: usize) -> u64 {
     let (width, height) = resize::fit(probe.width, probe.height, options.max_dimension, 0);
-    let [w, h, fill_w, fill_h] = [width, height, fill.width, fill.height].map(u64::from);
+    fill_bytes + fill.peak_bytes + cover_bytes((fill.width, fill.height), (width, height), threads)
+}
+
+/// Bytes that a picture of size `fill` takes behind one of size `picture`: itself, and on each thread itself at the other's size
+/// and half resized to it.
+pub fn cover_bytes(fill: (u32, u32), picture: (u32, u32), threads: usize) -> u64 {
+    let [w, h, fill_w, fill_h] = [picture.0, picture.1, fill.0, fill.1].map(u64::from);
     let half = (fill_w * h).max(w * fill_h);
-    fill_bytes + fill.peak_bytes + 3 * fill_w * fill_h + threads as u64 * 3 * (w * h + half)
+    3 * fill_w * fill_h + threads as u64 * 3 * (w * h + half)
 }
 
 /// Bytes of finished files that may wait to be taken away: twice the largest one.

@@ -5,6 +5,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::encode::EncodeOptions;
 use super::job::{BackgroundRequest, Fill, Format, Job};
+use super::manifest;
 use super::plan::{self, PlannedOutput};
 use super::run::{RECIPE_VERSION, RunOptions};
 
@@ -68,16 +69,34 @@ pub fn base_key(job: &Job, picture: &str, fill: Option<&str>, options: &RunOptio
 
 /// Hash of everything that decides the bytes of a file of a variation of the base `base`: what it shows, `subject`, and how it
 /// is written.
-pub fn file_key(base: &str, subject: &Value, output: &PlannedOutput, options: &RunOptions) -> String {
+pub fn file_key(base: &str, subject: &Value, output: &PlannedOutput) -> String {
     let EncodeOptions { format, quality, lossless, progressive, chroma, effort, fill } = output.encode;
+    // Two libraries make JPEG files, and which one does is settled when the program is built.
+    let codec = if cfg!(feature = "turbojpeg") { "turbojpeg" } else { "portable" };
     let encode = match format {
-        Format::Png => json!(["png", effort, options.upload_over, options.upload_over.map(|_| quality)]),
-        Format::Jpeg => json!(["jpeg", quality, progressive, chroma, fill.packed()]),
-        Format::Webp if lossless => json!(["webp", "lossless"]),
-        Format::Webp => json!(["webp", quality]),
+        Format::Png => json!(["png", effort]),
+        Format::Jpeg => json!(["jpeg", codec, quality, progressive, chroma, fill.packed()]),
+        Format::Webp if lossless => json!(["webp", "lossless", effort]),
+        Format::Webp => json!(["webp", quality, effort]),
     };
     let whole = json!({"base": base, "subject": subject, "size": output.size, "encode": encode});
     sha256_hex(whole.to_string().as_bytes())
+}
+
+/// Hash of everything that decides the copy for upload of the file of this key: it takes from the file how a JPEG is written.
+pub fn upload_key(key: &str, output: &PlannedOutput) -> String {
+    let EncodeOptions { quality, progressive, .. } = output.encode;
+    let codec = if cfg!(feature = "turbojpeg") { "turbojpeg" } else { "portable" };
+    sha256_hex(json!({"of": key, "upload": ["jpeg", codec, quality, progressive]}).to_string().as_bytes())
+}
+
+/// The key of a base as it really is: what its matte was made with is known only once it is made.
+pub fn made_key(base: &str, background: Option<&manifest::Background>) -> String {
+    let Some(background) = background.filter(|background| background.model_sha256.is_some()) else {
+        return base.to_owned();
+    };
+    let made = json!({"base": base, "model": background.model_sha256, "provider": background.provider});
+    sha256_hex(made.to_string().as_bytes())
 }
 
 /// Another model gives other mattes. Which one it is, is known before it is loaded; whether it can be, is not.
@@ -101,7 +120,6 @@ fn key(job: &Job, source: &str, options: &RunOptions) -> String {
         "effects": job.effects,
         "steps": job.steps,
         "outputs": plan::outputs(job, options),
-        "previews": job.previews,
         "quality": options.quality,
         "max_dimension": options.max_dimension,
         "kmeans_max_iterations": options.kmeans_max_iterations,
@@ -110,6 +128,10 @@ fn key(job: &Job, source: &str, options: &RunOptions) -> String {
     });
     if let Some(model) = model_of(job, options) {
         recipe["model"] = model;
+    }
+    // Only where there are some: what had a key before there were previews keeps it.
+    if let Some(previews) = &job.previews {
+        recipe["previews"] = json!(previews);
     }
     let whole = json!({
         "destination": job.destination,

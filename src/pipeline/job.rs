@@ -3,6 +3,7 @@
 //! Unknown fields are an error: a misspelt option must not be ignored in silence.
 
 mod background;
+pub mod step;
 
 use std::collections::BTreeMap;
 
@@ -14,6 +15,7 @@ use super::palette_file::MAX_PALETTES;
 use crate::kernel::harmony::MAX_HARMONIES;
 
 pub use background::{BackgroundAction, BackgroundRequest, Fill, Method};
+pub use step::{StepClass, StepRequest, When};
 
 /// The largest job message that is read, bytes.
 pub const MAX_JOB_BYTES: usize = 4 << 20;
@@ -72,7 +74,7 @@ pub struct Job {
     /// Effects, each a variation of its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub effects: Vec<EffectRequest>,
-    /// Remote model steps.
+    /// Steps by remote models.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<StepRequest>,
     /// The files to make of every variation; one from the settings when empty.
@@ -127,6 +129,7 @@ impl Job {
             }
         }
         self.validate_background()?;
+        step::validate(&self.steps, self.has_variations())?;
         for (i, request) in self.effects.iter().enumerate() {
             if let Err((param, problem)) = effect::plan(request, self) {
                 let param = if param.is_empty() { param } else { format!(".params.{param}") };
@@ -215,6 +218,12 @@ impl Job {
             return wrong("model", "method classic uses no model; leave one of the two out");
         }
         Ok(())
+    }
+
+    /// Whether there is anything to make beside what steps put out.
+    pub fn has_variations(&self) -> bool {
+        let no_palettes = matches!(&self.palettes, PaletteRequest::List(list) if list.is_empty());
+        !no_palettes || !self.effects.is_empty() || self.background.is_asked()
     }
 
     /// Whether a trained model may be needed.
@@ -432,21 +441,6 @@ const fn usual_preview_side() -> u32 {
 
 const fn usual_preview_quality() -> u8 {
     75
-}
-
-/// A remote model step.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct StepRequest {
-    /// `before` or `after` recolouring.
-    pub when: String,
-    /// The step's name.
-    pub name: String,
-    /// The model to call.
-    pub model: String,
-    /// What to send.
-    #[serde(default)]
-    pub input: serde_json::Value,
 }
 
 /// Output formats.

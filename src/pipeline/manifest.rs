@@ -36,6 +36,9 @@ pub struct Manifest {
     /// What became of the background, where the job asked for it to be removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub background: Option<Background>,
+    /// What remote models did before recolouring.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<StepEntry>,
     /// What was found in caches instead of being made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spared: Option<Spared>,
@@ -176,6 +179,9 @@ pub struct VariationEntry {
     /// The variation small, where the job asked for previews; only in the first entry of each variation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preview: Option<PreviewCopy>,
+    /// What remote models made of it; only in the first entry of each variation.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<StepEntry>,
     /// Where the file can be fetched, when links were asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<String>,
@@ -242,6 +248,55 @@ pub struct PreviewCopy {
     /// Why it is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Failure>,
+}
+
+/// One step by a remote model.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct StepEntry {
+    /// The step's name.
+    pub name: String,
+    /// The model, without its version.
+    pub model: String,
+    /// The server's id of the prediction.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prediction: Option<String>,
+    /// Seconds that the model ran, where the server says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predict_seconds: Option<f64>,
+    /// What it put out.
+    #[serde(default)]
+    pub outputs: Vec<StepOutput>,
+    /// Why it put out nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Failure>,
+}
+
+/// One output of a remote model: a file, or a value that stands here.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct StepOutput {
+    /// The name that the model gave it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Name of the file, relative to the manifest; empty where there is none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub object: String,
+    /// Storage generation.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub generation: String,
+    /// CRC-32C of the file, base64 of its big-endian bytes, where storage tells it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub crc32c: String,
+    /// Size of the file.
+    #[serde(default)]
+    pub bytes: u64,
+    /// Its media type, as its first bytes tell it.
+    pub content_type: String,
+    /// A text or another value, where that is what was put out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<serde_json::Value>,
+    /// Where the file can be fetched, when links were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<String>,
 }
 
 /// What did not have to be done again.

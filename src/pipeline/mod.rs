@@ -19,6 +19,7 @@ pub mod palette_file;
 pub mod plan;
 mod recall;
 pub mod recoloring;
+pub mod remote_picture;
 pub mod run;
 pub mod segment;
 mod studio;

@@ -164,7 +164,7 @@ pub struct ObjectNames {
 impl ObjectNames {
     /// `<prefix>_<name><suffix>.<extension>`, with `name` made safe; a number is added where the result is taken.
     pub fn take(&mut self, prefix: &str, name: &str, suffix: &str, extension: &str) -> String {
-        let stem = sanitize(name);
+        let stem = safe_name(name);
         let mut number = 1;
         loop {
             let copy = if number == 1 { String::new() } else { format!("-{number}") };
@@ -179,7 +179,7 @@ impl ObjectNames {
 
 /// A name without anything a path, a shell or a URL would read as more than a name: letters and digits of any script,
 /// `-` and `_` stay; whatever lies between becomes one `-`.
-fn sanitize(name: &str) -> String {
+pub fn safe_name(name: &str) -> String {
     let mut stem = String::new();
     for c in name.chars().take(LONGEST_STEM) {
         if stem.len() + c.len_utf8() > LONGEST_STEM_BYTES {
@@ -211,10 +211,10 @@ mod tests {
             ("\u{0}\n", "unnamed"),
             ("<script>", "script"),
         ] {
-            assert_eq!(sanitize(name), expected);
+            assert_eq!(safe_name(name), expected);
         }
-        assert!(sanitize(&"x".repeat(500)).len() <= LONGEST_STEM);
-        assert!(sanitize(&"\u{20000}".repeat(500)).len() <= LONGEST_STEM_BYTES);
+        assert!(safe_name(&"x".repeat(500)).len() <= LONGEST_STEM);
+        assert!(safe_name(&"\u{20000}".repeat(500)).len() <= LONGEST_STEM_BYTES);
     }
 
     #[test]

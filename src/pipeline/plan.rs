@@ -205,6 +205,11 @@ pub fn files(variation: &PlannedVariation) -> Vec<PlannedFile> {
 /// How names of copies for upload end.
 const UPLOAD_SUFFIX: &str = ".upload.jpg";
 
+/// Whether a file of this name is a preview.
+pub fn is_preview_name(object: &str) -> bool {
+    object.ends_with(".preview.webp")
+}
+
 /// The name of the copy for upload beside the file `object`.
 pub fn upload_name(object: &str) -> String {
     format!("{}{UPLOAD_SUFFIX}", object.strip_suffix(".png").unwrap_or(object))

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::identity::upload_key;
 use super::job::Format;
 use super::manifest::{PreviewCopy, UploadCopy, VariationEntry};
 use super::outlet::{MadeFile, Remembered, Start};
@@ -29,11 +30,6 @@ impl Sparing {
     }
 }
 
-/// Under which key the copy for upload of the file of this key is kept.
-pub fn upload_key(key: &str) -> String {
-    format!("{key}-upload")
-}
-
 impl Workshop<'_> {
     /// The entries of a variation all of whose files are remembered, handed over again; none where one is missing.
     pub fn recall(&self, planned: &PlannedVariation) -> Option<Vec<VariationEntry>> {
@@ -45,7 +41,7 @@ impl Workshop<'_> {
                 let file = self.remembered(key)?;
                 let limit = self.upload_over.filter(|_| output.encode.format == Format::Png);
                 let copy = match limit.is_some_and(|limit| file.content.len() as u64 > limit) {
-                    true => Some(self.remembered(&upload_key(key))?),
+                    true => Some(self.remembered(&upload_key(key, output))?),
                     false => None,
                 };
                 Some((file, copy))
@@ -82,15 +78,16 @@ impl Workshop<'_> {
     /// The preview of a variation, where it is remembered.
     pub fn recall_preview(&self, output: &PlannedOutput) -> Option<PreviewCopy> {
         let file = self.remembered(output.key.as_deref()?)?;
-        Some(output.preview(self.hand_over_again(&output.object, output.encode.format, &file)))
+        Some(self.preview_again(output, &file))
     }
 
-    /// Whether a file is remembered.
-    pub fn remembers(&self, output: &PlannedOutput) -> bool {
-        output.key.as_deref().is_some_and(|key| self.remembered(key).is_some())
+    /// A preview that is remembered, handed over again.
+    pub fn preview_again(&self, output: &PlannedOutput, file: &Remembered) -> PreviewCopy {
+        output.preview(self.hand_over_again(&output.object, output.encode.format, file))
     }
 
-    fn remembered(&self, key: &str) -> Option<Remembered> {
+    /// The file of this key, where it is remembered.
+    pub fn remembered(&self, key: &str) -> Option<Remembered> {
         self.outlet.memory().and_then(|memory| (memory.recall)(key))
     }
 

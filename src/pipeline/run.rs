@@ -61,6 +61,8 @@ pub struct RunOptions {
     pub max_effects: usize,
     /// The trained models for background removal.
     pub segmenter: Segmenter,
+    /// Whether steps by remote models can be done.
+    pub remote_steps: bool,
 }
 
 impl Default for RunOptions {
@@ -79,6 +81,7 @@ impl Default for RunOptions {
             upload_over: None,
             max_effects: 16,
             segmenter: Segmenter::default(),
+            remote_steps: false,
         }
     }
 }
@@ -207,7 +210,23 @@ fn produce(
     options: &RunOptions,
     watch: &Watch<'_>,
 ) -> (Manifest, Option<Pages>) {
-    let mut manifest = Manifest {
+    let mut manifest = empty_manifest(job, identity, sha256);
+    match base() {
+        Ok(base) => {
+            let pages = render(job, &base, outlet, options, watch, &mut manifest);
+            (manifest, Some(pages))
+        }
+        Err(error) => {
+            manifest.state = State::Failed;
+            manifest.error = Some(error);
+            (manifest, None)
+        }
+    }
+}
+
+/// The manifest of a job before anything is made.
+pub fn empty_manifest(job: &Job, identity: &Identity, sha256: String) -> Manifest {
+    Manifest {
         job_id: identity.job_id.clone(),
         user_id: job.user_id.clone().unwrap_or_else(|| "_".into()),
         key: identity.key.clone(),
@@ -220,19 +239,9 @@ fn produce(
         message: None,
         message_object: None,
         background: None,
+        steps: Vec::new(),
         spared: None,
         variations: Vec::new(),
-    };
-    match base() {
-        Ok(base) => {
-            let pages = render(job, &base, outlet, options, watch, &mut manifest);
-            (manifest, Some(pages))
-        }
-        Err(error) => {
-            manifest.state = State::Failed;
-            manifest.error = Some(error);
-            (manifest, None)
-        }
     }
 }
 
@@ -272,8 +281,10 @@ pub fn admit(job: &Job, options: &RunOptions) -> Result<(), RunError> {
             options.max_effects
         ));
     }
-    if !job.steps.is_empty() {
-        return refuse("steps: not available in this version yet; leave the field out".into());
+    if !job.steps.is_empty() && !options.remote_steps {
+        let problem = "steps: no remote models are set up here; the worker takes them where CONCEPT_REMOTE_TOKEN, or \
+                       CONCEPT_REMOTE_URL for a server that needs none, is set";
+        return refuse(problem.into());
     }
     // A name that a job spells out must be one; whether the model can be had is seen when it is needed.
     if job.background.model.is_some()
@@ -377,10 +388,15 @@ fn render(
     let (subjects, wanted): (Vec<Subject>, Vec<Wanted>) = plan::wanted(job, &palettes, options).into_iter().unzip();
     let mut planned = plan::plan(wanted, (image.width(), image.height()), options.quality);
     if let Some(memory) = outlet.memory() {
+        let made_of = identity::made_key(memory.base, base.background.as_ref());
         for (subject, variation) in subjects.iter().zip(&mut planned) {
             let Some(subject) = shown(*subject, job, &palettes, options) else { continue };
-            for output in variation.outputs.iter_mut().chain(&mut variation.preview) {
-                output.key = Some(identity::file_key(memory.base, &subject, output, options));
+            for output in &mut variation.outputs {
+                output.key = Some(identity::file_key(&made_of, &subject, output));
+            }
+            // Reduced before it is recoloured, it differs from a file of the same size.
+            if let Some(output) = &mut variation.preview {
+                output.key = Some(identity::file_key(&made_of, &json!(["preview", subject]), output));
             }
         }
     }

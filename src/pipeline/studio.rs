@@ -120,13 +120,15 @@ impl Studio<'_> {
     /// A variation that earlier jobs made, its preview included where that is not made before.
     fn recall(&self, subject: Subject, planned: &PlannedVariation) -> Option<Vec<VariationEntry>> {
         let sketched = matches!(subject, Subject::Palette(_) | Subject::Cutout);
-        let preview = planned.preview.as_ref().filter(|_| !sketched);
-        if preview.is_some_and(|output| !self.workshop.remembers(output)) {
-            return None;
-        }
+        let preview = match planned.preview.as_ref().filter(|_| !sketched) {
+            Some(output) => Some((output, self.workshop.remembered(output.key.as_deref()?)?)),
+            None => None,
+        };
+        // Handed over before the files, as where it is made.
+        let preview = preview.map(|(output, file)| self.workshop.preview_again(output, &file));
         let mut entries = self.workshop.recall(planned)?;
-        if let (Some(first), Some(output)) = (entries.first_mut(), preview) {
-            first.preview = self.workshop.recall_preview(output);
+        if let Some(first) = entries.first_mut() {
+            first.preview = preview;
         }
         Some(entries)
     }

@@ -14,12 +14,13 @@ use super::contact_sheet::Plan;
 use super::encode::{self, ChromaMeter, EncodeError, EncodeOptions};
 use super::event::{Event, Watch};
 use super::gallery::Preview;
+use super::identity::upload_key;
 use super::job::{Chroma, Format};
 use super::manifest::{Description, Failure, PreviewCopy, UploadCopy, VariationEntry};
 use super::outlet::{Committed, Outlet, Remembered, Start};
 use super::output::StoredFile;
 use super::plan::{FILL, PlannedOutput, PlannedVariation, upload_name};
-use super::recall::{Sparing, upload_key};
+use super::recall::Sparing;
 use crate::kernel::color::Rgb8;
 use crate::kernel::compose::{Behind, Filled};
 use crate::kernel::dither::{DitherKind, Dithered};
@@ -192,7 +193,7 @@ impl Workshop<'_> {
                     match result {
                         Ok(Committed { stored, content }) => {
                             if let Some(content) = content {
-                                self.remember(key.map(upload_key), content, &Arc::default(), 0.0);
+                                self.remember(key.map(|key| upload_key(key, output)), content, &Arc::default(), 0.0);
                             }
                             UploadCopy { bytes: stored.bytes, crc32c: stored.crc32c, ..copy }
                         }

@@ -164,6 +164,12 @@ impl Admission {
     pub async fn grow(&self, permit: &mut Permit, bytes: u64) -> Result<(), Failure> {
         self.check(bytes)?;
         let patience = Instant::now() + PATIENCE;
+        let others = self.shared.state().promised.saturating_sub(permit.bytes);
+        if others + bytes + (self.shared.meter.cached)() > self.shared.capacity() {
+            // What caches hold counts, but never keeps a job waiting.
+            let lets_go = self.shared.clone();
+            let _ = tokio::task::spawn_blocking(move || (lets_go.meter.give_back)()).await;
+        }
         while !permit.try_resize(bytes) {
             if Instant::now() > patience {
                 log::memory_refused(bytes, self.shared.capacity(), false);

@@ -28,10 +28,10 @@ pub struct BreakerOptions {
 pub enum BreakerState {
     /// It goes through.
     Closed,
-    /// It is refused.
-    Open,
     /// A probe is under way or may begin.
     HalfOpen,
+    /// It is refused.
+    Open,
 }
 
 /// The call is refused: what it calls keeps failing.

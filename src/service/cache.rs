@@ -16,6 +16,7 @@ use moka::sync::Cache;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
+use super::breaker::BreakerState;
 use crate::pipeline::base::Base;
 use crate::pipeline::manifest::{Description, Failure};
 use crate::pipeline::outlet::Remembered;
@@ -220,6 +221,10 @@ impl ResultCache {
         let entry = self.inner.entries.try_get_with(entry_key(Layer::Base, key), || {
             made = true;
             let entry = Entry::from(Value::Base(Arc::new(make()?)));
+            if !self.is_on() {
+                // It goes to whoever waits, and is kept nowhere.
+                return Ok(entry);
+            }
             self.inner.held.fetch_add(entry.bytes, Ordering::Relaxed);
             Ok(entry)
         });
@@ -322,6 +327,7 @@ impl ResultCache {
 
     fn share(&self, layer: Layer, key: &str, value: impl FnOnce() -> Option<Bytes>) {
         if let (Some(shared), Some(runtime)) = (&self.inner.shared, &self.inner.runtime)
+            && shared.stats().state == BreakerState::Closed
             && let Some(value) = value()
         {
             let (shared, key) = (shared.clone(), key.to_owned());

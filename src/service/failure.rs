@@ -58,6 +58,12 @@ pub enum Class {
     ModelFailed,
     /// A model put out what is no map.
     ModelOutput,
+    /// The server of remote models cannot be asked, or not now.
+    RemoteUnavailable,
+    /// A remote model failed.
+    RemoteFailed,
+    /// A remote model does not take what the job gives it, or gives what cannot be used.
+    RemoteRefused,
     /// The delivery's time ran out.
     Deadline,
     /// The queue is full.
@@ -70,7 +76,7 @@ pub enum Class {
 
 impl Class {
     /// Every class.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 24] = [
         Self::BadMessage,
         Self::BadJob,
         Self::BadSource,
@@ -88,6 +94,9 @@ impl Class {
         Self::ModelUnavailable,
         Self::ModelFailed,
         Self::ModelOutput,
+        Self::RemoteUnavailable,
+        Self::RemoteFailed,
+        Self::RemoteRefused,
         Self::Deadline,
         Self::Busy,
         Self::Draining,
@@ -118,7 +127,12 @@ impl Class {
     pub const fn is_everyones(self) -> bool {
         match self {
             Self::Deadline | Self::Busy | Self::Draining | Self::Internal => false,
-            Self::StorageUnavailable | Self::SourceUnavailable | Self::ModelUnavailable | Self::ModelFailed => true,
+            Self::StorageUnavailable
+            | Self::SourceUnavailable
+            | Self::ModelUnavailable
+            | Self::ModelFailed
+            | Self::RemoteUnavailable
+            | Self::RemoteFailed => true,
             class => class.is_permanent(),
         }
     }
@@ -145,6 +159,10 @@ impl Class {
             Self::ModelFailed => ("model-failed", Unavailable, 503),
             // The same picture gives the same.
             Self::ModelOutput => ("model-output", Acknowledge, 422),
+            Self::RemoteUnavailable => ("remote-unavailable", Unavailable, 503),
+            // Ordered again, it may succeed; deliveries are counted.
+            Self::RemoteFailed => ("remote-failed", Unavailable, 503),
+            Self::RemoteRefused => ("remote-refused", Acknowledge, 422),
             Self::Deadline => ("deadline", Unavailable, 503),
             Self::Busy => ("busy", Disposition::Busy, 429),
             Self::Draining => ("draining", Unavailable, 503),

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -43,6 +44,8 @@ pub enum Stage {
     Queued,
     /// Its picture is being read.
     Fetching,
+    /// A remote model works on its picture, or on its variations.
+    Remote,
     /// Its picture is being decoded.
     Decoding,
     /// The background is being removed.
@@ -83,7 +86,9 @@ pub struct Status {
 /// One piece of news of a job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct News {
-    /// Its number: the first of a job is 1, and each is one more than the one before.
+    /// Which story of the job it belongs to: each instance that works on it tells one of its own.
+    pub run: String,
+    /// Its number: the first of a story is 1, and each is one more than the one before.
     pub id: u64,
     /// When, milliseconds since 1970.
     pub at_ms: u64,
@@ -93,6 +98,9 @@ pub struct News {
     pub stored: usize,
     /// Files that are to be made; 0 while that is not known.
     pub total: usize,
+    /// The step that a remote model does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
     /// The file that has just been stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<StoredNews>,
@@ -140,11 +148,13 @@ impl Status {
     /// The one piece of news that there is of a job of which no more is known than this.
     pub fn news(&self) -> News {
         News {
+            run: String::new(),
             id: 1,
             at_ms: now_ms(),
             stage: self.stage,
             stored: self.stored,
             total: self.total,
+            step: None,
             file: None,
             state: self.manifest.as_ref().map(|manifest| manifest.state),
             error: self.error.clone(),
@@ -188,6 +198,7 @@ pub fn news_list(folder: &str) -> String {
 #[derive(Debug)]
 pub struct Track {
     folder: Location,
+    run: String,
     state: Mutex<Known>,
     /// The number of the newest news.
     newest: watch::Sender<u64>,
@@ -262,22 +273,6 @@ impl Jobs {
         entry
     }
 
-    /// A delivery of the job in `folder` failed. That says something of the job only where nothing better is known: another
-    /// delivery may be at work on it, or have done it.
-    pub fn failed(&self, folder: &Location, failure: &Failure) {
-        let Some(track) = self.known.get(folder) else { return };
-        let says_nothing = matches!(failure.class, Class::Busy | Class::Draining | Class::Conflict);
-        {
-            let known = track.known();
-            let begun = known.status.stage != Stage::Queued;
-            if known.status.manifest.is_some() || known.writer.is_some() || (says_nothing && begun) {
-                return;
-            }
-        }
-        let number = self.entries.fetch_add(1, Ordering::Relaxed);
-        Entry(Some(Arc::new(Writer { jobs: self.clone(), track, number }))).failed(failure);
-    }
-
     /// What is known of a job; without a user, of any user's job of this name.
     pub fn get(&self, user_id: Option<&str>, job_id: &str) -> Option<Status> {
         self.track(user_id, job_id).map(|track| track.known().status.clone())
@@ -332,11 +327,28 @@ impl Track {
             error: None,
         };
         let known = Known { status, news: VecDeque::new(), planned: Vec::new(), writer: None, done_at: None };
-        Self { folder: folder.clone(), state: Mutex::new(known), newest: watch::Sender::new(0) }
+        // Seeded by the system's randomness.
+        let run = format!("{:08x}", RandomState::new().build_hasher().finish() & 0xffff_ffff);
+        Self { folder: folder.clone(), run, state: Mutex::new(known), newest: watch::Sender::new(0) }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its story.
+    pub fn run(&self) -> &str {
+        &self.run
+    }
+
+    /// Whether nobody works on it here.
+    pub fn is_idle(&self) -> bool {
+        self.known().writer.is_none()
+    }
+
+    /// Whether the last that happened says that nothing will any more.
+    pub fn has_ended(&self) -> bool {
+        self.known().news.back().is_some_and(|news| news.last)
     }
 
     /// The news after the one of number `after`, oldest first.
@@ -358,13 +370,14 @@ impl Track {
 /// A change that is news.
 struct Change {
     stage: Stage,
+    step: Option<String>,
     file: Option<StoredNews>,
     last: bool,
 }
 
 impl Change {
     const fn stage(stage: Stage) -> Self {
-        Self { stage, file: None, last: false }
+        Self { stage, step: None, file: None, last: false }
     }
 }
 
@@ -379,28 +392,38 @@ impl Entry {
         self.0.as_ref().map(|writer| writer.track.clone())
     }
 
-    /// Changes what is known, and makes news of it.
+    /// Changes what is known, and makes news of it, unless another delivery is at work.
     fn write(&self, change: impl FnOnce(&mut Known) -> Option<Change>) {
+        self.write_as(false, change);
+    }
+
+    fn write_as(&self, takes_over: bool, change: impl FnOnce(&mut Known) -> Option<Change>) {
         let Some(writer) = &self.0 else { return };
         let mut known = writer.track.known();
-        if known.writer.is_some_and(|number| number != writer.number) {
+        if !takes_over && known.writer.is_some_and(|number| number != writer.number) {
             return;
         }
-        let Some(Change { stage, file, last }) = change(&mut known) else { return };
+        let Some(Change { stage, step, file, last }) = change(&mut known) else { return };
         known.writer = Some(writer.number);
-        // The same stage again is no news.
-        if file.is_none() && !last && stage == known.status.stage && !known.news.is_empty() {
+        // The same again is no news.
+        let same = known
+            .news
+            .back()
+            .is_some_and(|news| news.stage == stage && news.step == step && news.error == known.status.error);
+        if file.is_none() && !last && same {
             return;
         }
         known.status.stage = stage;
         let id = known.news.back().map_or(0, |news| news.id) + 1;
         let state = known.status.manifest.as_ref().filter(|_| last).map(|manifest| manifest.state);
         let news = News {
+            run: writer.track.run.clone(),
             id,
             at_ms: now_ms(),
             stage,
             stored: known.status.stored,
             total: known.status.total,
+            step,
             file,
             state,
             error: known.status.error.clone(),
@@ -424,9 +447,14 @@ impl Entry {
         self.write(|known| known.status.manifest.is_none().then(|| Change::stage(stage)));
     }
 
-    /// The work is to be done, whatever was known of it before.
+    /// A remote model does a step.
+    pub fn step(&self, name: &str) {
+        self.write(|_| Some(Change { step: Some(name.to_owned()), ..Change::stage(Stage::Remote) }));
+    }
+
+    /// The work is to be done, by this delivery, whatever was known of it before.
     pub fn working(&self) {
-        self.write(|known| {
+        self.write_as(true, |known| {
             known.status.manifest = None;
             known.done_at = None;
             known.status.error = None;
@@ -457,7 +485,7 @@ impl Entry {
                 link,
             };
             known.status.stored += usize::from(!news.preview);
-            Some(Change { stage: known.status.stage, file: Some(news), last: false })
+            Some(Change { file: Some(news), ..Change::stage(known.status.stage) })
         });
     }
 
@@ -472,16 +500,21 @@ impl Entry {
             known.status.manifest = Some(manifest.clone());
             known.status.error = None;
             known.done_at = Some(Instant::now());
-            Some(Change { stage: Stage::Done, file: None, last: true })
+            Some(Change { last: true, ..Change::stage(Stage::Done) })
         });
     }
 
-    /// This delivery failed.
-    fn failed(&self, failure: &Failure) {
+    /// This delivery failed. That says something of the job only where nothing better is known: another delivery may be at work
+    /// on it, or have done it.
+    pub fn failed(&self, failure: &Failure) {
+        let says_nothing = matches!(failure.class, Class::Busy | Class::Draining | Class::Conflict);
         self.write(|known| {
+            if known.status.manifest.is_some() || (says_nothing && known.status.stage != Stage::Queued) {
+                return None;
+            }
             known.status.error = Some(failure.to_manifest());
             let last = failure.class.is_permanent();
-            Some(Change { stage: if last { Stage::Done } else { Stage::Queued }, file: None, last })
+            Some(Change { last, ..Change::stage(if last { Stage::Done } else { Stage::Queued }) })
         });
     }
 }
@@ -566,7 +599,7 @@ mod tests {
         let waits = begin(&jobs, "u", "j");
         waits.stage(Stage::Fetching);
         assert_eq!(jobs.get(None, "j").unwrap().stage, Stage::Making);
-        jobs.failed(&Location::parse("gs://palettes/u/j").unwrap(), &Failure::new(Class::Busy, "full"));
+        waits.failed(&Failure::new(Class::StorageUnavailable, "down"));
         assert_eq!(jobs.get(None, "j").unwrap().error, None);
         // It dies, and the other takes over.
         drop(works);
@@ -584,13 +617,13 @@ mod tests {
     fn a_failure_that_may_pass_is_not_the_last_that_is_heard() {
         let jobs = Jobs::new(100 << 20, None);
         let place = Location::parse("gs://palettes/u/j").unwrap();
-        drop(begin(&jobs, "u", "j"));
-        jobs.failed(&place, &Failure::new(Class::StorageUnavailable, "down"));
-        jobs.failed(&place, &Failure::new(Class::BrokenPicture, "broken"));
+        jobs.begin(&place, "u", "j").failed(&Failure::new(Class::StorageUnavailable, "down"));
+        jobs.begin(&place, "u", "j").failed(&Failure::new(Class::BrokenPicture, "broken"));
         let news = jobs.track(None, "j").unwrap().news_after(1);
-        assert_eq!((news[0].stage, news[0].last), (Stage::Queued, false));
-        assert_eq!((news[1].stage, news[1].last), (Stage::Done, true));
-        assert_eq!(news[1].error.as_ref().unwrap().class, "broken-picture");
+        let told: Vec<_> = news.iter().map(|n| (n.stage, n.error.is_some(), n.last)).collect();
+        let expected = [(Stage::Queued, true, false), (Stage::Queued, false, false), (Stage::Done, true, true)];
+        assert_eq!(told, expected);
+        assert_eq!(news[2].error.as_ref().unwrap().class, "broken-picture");
     }
 
     #[test]

@@ -469,7 +469,7 @@ impl Shared {
             "Times that all results were dropped for want of memory",
             self.cache_drops.clone(),
         );
-        r.register("merged", "Jobs that waited for somebody who did the same work", self.merged.clone());
+        r.register("merged", "Jobs that waited for another one of the same work", self.merged.clone());
         r.register("class", "Slots and waiting jobs of classes of work", self.classes.clone());
         r.register("class_refusals", "Jobs that a class did not take, by reason", self.class_refusals.clone());
         r.register(

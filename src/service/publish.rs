@@ -26,6 +26,9 @@ const FLUSH_TIME: Duration = Duration::from_secs(2);
 /// Most bytes of data that are published. Pub/Sub takes 10 MB per request; attributes and framing need some of it.
 const MAX_DATA_BYTES: usize = 9_000_000;
 
+/// Ordering keys that news of all jobs share.
+const ORDERING_KEYS: u32 = 64;
+
 /// Most bytes that Pub/Sub takes for the value of an attribute.
 const MAX_ATTRIBUTE_BYTES: usize = 1_024;
 
@@ -156,17 +159,18 @@ impl Publisher {
         self.progress.is_some()
     }
 
-    /// Hands over one piece of news of the job `ordering_key`, to be published after all that were handed over before it under
-    /// that key. What does not succeed is logged.
-    pub fn progress(&self, news: Bytes, ordering_key: &str, attributes: &[(&str, &str)], runtime: &Handle) {
+    /// Hands over one piece of news of the job in `folder`, to be published after all of the same job that were handed over
+    /// before it. What does not succeed is logged.
+    pub fn progress(&self, news: Bytes, folder: &str, attributes: &[(&str, &str)], runtime: &Handle) {
         let Some(channel) = &self.progress else { return };
-        let key = &ordering_key[..ordering_key.floor_char_boundary(MAX_ATTRIBUTE_BYTES)];
-        let message = Message::new().set_data(news).set_ordering_key(key).set_attributes(
+        // The client keeps something for every key that it has ever seen, so that there must be few of them.
+        let key = (crc32c::crc32c(folder.as_bytes()) % ORDERING_KEYS).to_string();
+        let message = Message::new().set_data(news).set_ordering_key(&key).set_attributes(
             attributes.iter().map(|&(name, value)| (name, &value[..value.floor_char_boundary(MAX_ATTRIBUTE_BYTES)])),
         );
         let _context = runtime.enter();
         let published = channel.client.publish(message);
-        let (client, key, topic) = (channel.client.clone(), key.to_owned(), channel.topic.clone());
+        let (client, topic) = (channel.client.clone(), channel.topic.clone());
         runtime.spawn(async move {
             if let Err(error) = published.await {
                 tracing::warn!(%error, topic, "news of a job could not be published");

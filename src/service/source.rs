@@ -197,6 +197,17 @@ impl Sources {
         }
     }
 
+    /// Begins to read a picture that the worker itself has stored, wherever that is.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    pub async fn own(&self, location: &Location, generation: &str) -> Result<OpenSource, SourceError> {
+        let download = self.storage.read(location, Some(generation), self.limit).await?;
+        let stat = download.stat();
+        let (generation, size) = (Some(stat.generation.clone()), Some(stat.bytes));
+        Ok(self.source(Content::Object(download), generation, size))
+    }
+
     /// A picture that came with the request.
     pub fn given(&self, bytes: Vec<u8>) -> OpenSource {
         let size = Some(bytes.len() as u64);

@@ -9,9 +9,11 @@ mod local;
 mod memory;
 
 use std::fmt;
+use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::mpsc;
 
 use crate::config::{Bucket, StorageSetting};
 use crate::pipeline::job::Format;
@@ -106,8 +108,10 @@ pub enum ObjectKind {
     Manifest,
     /// A message that a record is about, as it arrived.
     Message,
-    /// Who works on a job; gone when it is done.
-    Lease,
+    /// Who works on a job, or how far one of its steps is; gone when the job is done.
+    Note,
+    /// What a remote model put out, of this media type.
+    Media(&'static str),
 }
 
 /// Everything about an object that is decided before its bytes exist.
@@ -128,19 +132,20 @@ impl ObjectKey {
     pub const fn content_type(&self) -> &'static str {
         match self.kind {
             ObjectKind::Picture(format) => format.content_type(),
-            ObjectKind::Manifest | ObjectKind::Lease => "application/json",
+            ObjectKind::Manifest | ObjectKind::Note => "application/json",
             ObjectKind::Message => "application/octet-stream",
+            ObjectKind::Media(content_type) => content_type,
         }
     }
 
     /// The Cache-Control header it is served with.
     pub const fn cache_control(&self) -> &'static str {
         match (self.kind, self.content_addressed) {
-            (ObjectKind::Picture(_), true) => "public, max-age=31536000, immutable",
-            (ObjectKind::Picture(_), false) => "public, max-age=3600",
+            (ObjectKind::Picture(_) | ObjectKind::Media(_), true) => "public, max-age=31536000, immutable",
+            (ObjectKind::Picture(_) | ObjectKind::Media(_), false) => "public, max-age=3600",
             // A failed manifest is replaced when a later delivery succeeds.
             (ObjectKind::Manifest, _) => "no-cache",
-            (ObjectKind::Message | ObjectKind::Lease, _) => "private, no-store",
+            (ObjectKind::Message | ObjectKind::Note, _) => "private, no-store",
         }
     }
 }
@@ -243,6 +248,9 @@ pub enum Storage {
     Memory(MemoryStorage),
 }
 
+/// An object on its way out: its pieces, or why the next one does not come. Its end is the end of the object.
+pub type Pieces = mpsc::Receiver<Result<Bytes, String>>;
+
 /// An object on its way in: what is known of it, then its content piece by piece.
 #[derive(Debug)]
 pub struct Download {
@@ -340,6 +348,24 @@ impl Storage {
             Self::Gcs(storage) => Box::pin(storage.write(key, content, crc32c, precondition)).await,
             Self::Local(storage) => storage.write(key, content, crc32c, precondition).await,
             Self::Memory(storage) => storage.write(key, content, crc32c, precondition),
+        }
+    }
+
+    /// Writes an object of which one piece comes after the other, where there is none; a few pieces at most are held. In one
+    /// attempt: pieces come only once.
+    ///
+    /// # Errors
+    /// [`StorageError::Precondition`] when something is there; [`StorageError::Unavailable`] also when a piece does not come.
+    pub async fn write_pieces(&self, key: &ObjectKey, pieces: Pieces) -> Result<Stat, StorageError> {
+        match self {
+            Self::Gcs(storage) => {
+                // Named, as the compiler loses its way in what the client's future is made of.
+                let write: Pin<Box<dyn Future<Output = Result<Stat, StorageError>> + Send + '_>> =
+                    Box::pin(storage.write_pieces(key, pieces));
+                write.await
+            }
+            Self::Local(storage) => storage.write_pieces(key, pieces).await,
+            Self::Memory(storage) => storage.write_pieces(key, pieces).await,
         }
     }
 

@@ -16,6 +16,7 @@ mod plan;
 mod produce;
 mod record;
 mod run;
+mod steps;
 mod uploads;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -40,6 +41,7 @@ use super::metrics::Metrics;
 use super::models::Models;
 use super::publish::Publisher;
 use super::source::{SourceAddress, Sources};
+use super::steps::Steps;
 use super::storage::{Location, Storage};
 use crate::pipeline::job::{Job, Mode};
 use crate::pipeline::manifest::{Manifest, State};
@@ -91,6 +93,7 @@ struct Shared {
     /// Where leases are asked for.
     desk: Option<Desk>,
     cache: ResultCache,
+    steps: Option<Steps>,
     jobs: Jobs,
     metrics: Metrics,
     publisher: Publisher,
@@ -190,7 +193,15 @@ impl Worker {
                 Some(_) => worker.shared.rules.plan_given(job),
                 None => worker.shared.rules.plan(job, None),
             };
-            let task = plan.map(|plan| Task { plan, given: picture, deadline, keep, gone, may_resume: true });
+            let task = plan.map(|plan| Task {
+                plan,
+                given: picture,
+                deadline,
+                keep,
+                gone,
+                may_resume: true,
+                comes_again: false,
+            });
             worker.attempt(task, Some(mode), deadline, None).await
         };
         let answer = tokio::spawn(work.in_current_span()).await;
@@ -235,7 +246,15 @@ impl Worker {
                 let plan = self.shared.rules.plan(job.clone(), generation);
                 // Where deliveries are counted, nothing can be there before the first.
                 let may_resume = attempt != Some(1);
-                let task = plan.map(|plan| Task { plan, given: None, deadline, keep: Keep::Stored, gone, may_resume });
+                let task = plan.map(|plan| Task {
+                    plan,
+                    given: None,
+                    deadline,
+                    keep: Keep::Stored,
+                    gone,
+                    may_resume,
+                    comes_again: true,
+                });
                 (Some(job), task)
             }
             Err(failure) => (None, Err(failure)),
@@ -288,8 +307,8 @@ impl Worker {
         {
             result = Err(settled);
         }
-        if let (Err(failure), Some(folder)) = (&result, &facts.folder) {
-            self.shared.jobs.failed(folder, failure);
+        if let (Err(failure), Some(entry)) = (&result, facts.entry.take()) {
+            entry.failed(failure);
         }
         // Also of duplicates that a message brought: whoever made it may have died before it could tell.
         if let (Ok(finished), Keep::Stored) = (&result, keep)
@@ -300,7 +319,8 @@ impl Worker {
         {
             tracing::warn!(job_id = finished.manifest.job_id, "there was no time to publish the result");
         }
-        self.shared.publisher.flush_progress(LAST_NEWS).await;
+        let left = last_word.saturating_duration_since(Instant::now());
+        self.shared.publisher.flush_progress(LAST_NEWS.min(left)).await;
         self.recycle(&result);
         let about = About { facts: &facts, user, mode, cold, arrived, message: message.map(|(message, _)| message) };
         let line = about.line(&result);
@@ -484,7 +504,13 @@ impl Worker {
 
     /// The classes of work, and how busy each is.
     pub fn classes(&self) -> Vec<(&'static str, FairOccupancy)> {
-        vec![("source", self.shared.openers.occupancy()), ("cpu", self.shared.lanes.occupancy())]
+        let own = [("source", self.shared.openers.occupancy()), ("cpu", self.shared.lanes.occupancy())];
+        own.into_iter().chain(self.shared.steps.iter().flat_map(Steps::occupancy)).collect()
+    }
+
+    /// Remote models, where an API is set up.
+    pub fn steps(&self) -> Option<&Steps> {
+        self.shared.steps.as_ref()
     }
 
     /// What is counted.

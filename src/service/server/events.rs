@@ -27,6 +27,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How often a job that another instance runs is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
+/// How often what another instance tells is looked at, and the manifest.
+const LOOK_AGAIN_ELSEWHERE: Duration = Duration::from_millis(500);
+
 /// How often a caller hears that the connection is alive.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
@@ -39,8 +42,37 @@ const AT_ONCE: usize = 256;
 #[derive(Deserialize)]
 pub struct EventsQuery {
     user_id: Option<String>,
-    /// The number of the last news that was seen.
-    last_event_id: Option<u64>,
+    /// The last news that was seen.
+    last_event_id: Option<String>,
+}
+
+/// Up to where somebody has heard a story.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Seen {
+    /// The story; empty where none was heard, or a plain number was given.
+    run: String,
+    id: u64,
+}
+
+impl Seen {
+    /// Reads what [`Self::of`] wrote, or a plain number; nothing was heard of anything else.
+    fn parse(text: &str) -> Self {
+        let (run, id) = text.trim().rsplit_once('-').unwrap_or(("", text.trim()));
+        match id.parse() {
+            Ok(id) if run.len() <= 16 => Self { run: run.to_owned(), id },
+            _ => Self::default(),
+        }
+    }
+
+    /// How an event is numbered.
+    fn of(news: &News) -> String {
+        format!("{}-{}", news.run, news.id)
+    }
+
+    /// Up to where the story `run` was heard.
+    fn within(&self, run: &str) -> u64 {
+        if self.run.is_empty() || self.run == run { self.id } else { 0 }
+    }
 }
 
 /// `GET /v1/jobs/{id}/events`.
@@ -50,13 +82,13 @@ pub async fn events(
     Query(query): Query<EventsQuery>,
     headers: HeaderMap,
 ) -> Response {
-    let resumed = headers.get("last-event-id").and_then(|id| id.to_str().ok()).and_then(|id| id.trim().parse().ok());
+    let resumed = headers.get("last-event-id").and_then(|id| id.to_str().ok());
     let follower = match follow(&face, id, query, resumed) {
         Ok(follower) => follower,
         Err(response) => return response,
     };
     let event = |news: News| {
-        let event = Event::default().id(news.id.to_string()).event("progress");
+        let event = Event::default().id(Seen::of(&news)).event("progress");
         // News are numbers and text, which always have a JSON form.
         Ok::<_, Infallible>(event.json_data(&news).unwrap_or_default())
     };
@@ -109,14 +141,14 @@ async fn serve(socket: WebSocket, follower: Follower) {
     let _ = timeout(KEEP_ALIVE, say.send(Message::Close(None))).await;
 }
 
-fn follow(face: &Face, id: String, query: EventsQuery, resumed: Option<u64>) -> Result<Follower, Response> {
+fn follow(face: &Face, id: String, query: EventsQuery, resumed: Option<&str>) -> Result<Follower, Response> {
     for name in query.user_id.iter().chain([&id]) {
         if let Err(problem) = check_id(name) {
             return Err(reply::error(StatusCode::BAD_REQUEST, "bad-request", &format!("the id {problem}")));
         }
     }
-    let seen = resumed.or(query.last_event_id).unwrap_or(0);
-    Ok(Follower { worker: face.worker.clone(), user: query.user_id, id, seen })
+    let seen = resumed.or(query.last_event_id.as_deref()).map(Seen::parse).unwrap_or_default();
+    Ok(Follower { worker: face.worker.clone(), user: query.user_id, id, seen, told: false })
 }
 
 /// Somebody who follows a job.
@@ -124,8 +156,10 @@ struct Follower {
     worker: Worker,
     user: Option<String>,
     id: String,
-    /// The number of the last news that was seen.
-    seen: u64,
+    /// What was heard last.
+    seen: Seen,
+    /// Whether anything was told on this connection.
+    told: bool,
 }
 
 /// Where a follower gets news from.
@@ -141,17 +175,25 @@ enum Source {
 }
 
 impl Follower {
-    /// News after the one that was seen last, in order, until the last.
+    /// News after what was heard last, in order, until the last.
     fn news(self) -> impl Stream<Item = News> {
         let until = Instant::now() + LONGEST;
         let begin = (self, Source::Searching, Vec::<News>::new().into_iter(), until);
         stream::unfold(begin, |(mut follower, mut source, mut ready, until)| async move {
             loop {
                 if let Some(news) = ready.next() {
-                    follower.seen = news.id;
-                    if news.last {
-                        // After the last there may be a new beginning; this caller has heard the end.
-                        return Some((news, (follower, Source::End, Vec::new().into_iter(), until)));
+                    if news.id <= follower.seen.within(&news.run) {
+                        continue;
+                    }
+                    follower.seen = Seen { run: news.run.clone(), id: news.id };
+                    follower.told = true;
+                    let goes_on = match &source {
+                        Source::Here(track) => !track.is_over(news.id),
+                        _ => ready.len() > 0,
+                    };
+                    // After the last of one delivery there may be a new beginning already.
+                    if news.last && !goes_on {
+                        source = Source::End;
                     }
                     return Some((news, (follower, source, ready, until)));
                 }
@@ -161,15 +203,22 @@ impl Follower {
                 match source {
                     Source::End => return None,
                     Source::Searching => source = follower.search().await?,
-                    Source::Here(ref track) => ready = follower.listen(track).await?.into_iter(),
+                    Source::Here(ref track) => match follower.listen(track).await {
+                        Heard::News(news) => ready = news.into_iter(),
+                        Heard::Nothing => source = Source::Searching,
+                        Heard::End => return None,
+                    },
                     Source::Elsewhere { ref list, ref mut read } => {
-                        let news = follower.overhear(list, read).await;
-                        if news.is_empty() {
-                            if let Some(done) = follower.done().await {
-                                ready = vec![done].into_iter();
-                                continue;
-                            }
+                        let (heard, mut news) = follower.overhear(list, read).await;
+                        if heard == 0
+                            && let Some(done) = follower.done().await
+                        {
+                            // What was told before the manifest was written may come behind it.
                             sleep(LOOK_AGAIN).await;
+                            let (late, more) = follower.overhear(list, read).await;
+                            news = if late > 0 { more } else { vec![done] };
+                        } else if heard == 0 {
+                            sleep(LOOK_AGAIN_ELSEWHERE).await;
                         }
                         ready = news.into_iter();
                     }
@@ -183,7 +232,9 @@ impl Follower {
         let patience = Instant::now() + PATIENCE;
         loop {
             let user = self.user.as_deref();
-            if let Some(track) = self.worker.jobs().track(user, &self.id) {
+            let track = self.worker.jobs().track(user, &self.id);
+            // One on which nobody works here any more may be another instance's by now.
+            if let Some(track) = track.clone().filter(|track| !track.is_idle() || track.has_ended()) {
                 return Some(Source::Here(track));
             }
             if let Some(list) = user.and_then(|user| self.worker.news_elsewhere(user, &self.id)) {
@@ -195,6 +246,9 @@ impl Follower {
             if self.done().await.is_some() {
                 return Some(Source::Elsewhere { list: String::new(), read: 0 });
             }
+            if let Some(track) = track.filter(|track| track.news_after(self.seen.within(track.run())).len() > 0) {
+                return Some(Source::Here(track));
+            }
             if Instant::now() > patience || self.worker.is_draining() {
                 return None;
             }
@@ -202,39 +256,50 @@ impl Follower {
         }
     }
 
-    /// The next news of a job that runs here; none when the connection has lasted long enough.
-    async fn listen(&self, track: &Track) -> Option<Vec<News>> {
+    /// The next news of a job that runs here.
+    async fn listen(&self, track: &Track) -> Heard {
         let mut newest = track.follow();
         loop {
-            let news = track.news_after(self.seen);
+            let seen = self.seen.within(track.run());
+            let news = track.news_after(seen);
             if !news.is_empty() {
-                return Some(news);
+                return Heard::News(news);
             }
-            // What is seen already was perhaps the last.
-            if track.is_over(self.seen) {
-                return None;
+            // What is heard already was perhaps the last.
+            if track.is_over(seen) {
+                return Heard::End;
             }
             match timeout(Duration::from_secs(1), newest.changed()).await {
-                Ok(Err(_)) => return None,
-                Err(_) if self.worker.is_draining() => return None,
+                Ok(Err(_)) => return Heard::End,
+                Err(_) if self.worker.is_draining() => return Heard::End,
+                Err(_) if track.is_idle() => return Heard::Nothing,
                 _ => {}
             }
         }
     }
 
-    /// News of another instance's job that were not seen yet.
-    async fn overhear(&self, list: &str, read: &mut usize) -> Vec<News> {
-        let Some(shared) = self.worker.cache().shared().filter(|_| !list.is_empty()) else { return Vec::new() };
-        let Some(entries) = shared.entries(list, *read, AT_ONCE).await else { return Vec::new() };
+    /// News of another instance's job: how many were read, and those that were not heard yet.
+    async fn overhear(&self, list: &str, read: &mut usize) -> (usize, Vec<News>) {
+        let Some(shared) = self.worker.cache().shared().filter(|_| !list.is_empty()) else { return (0, Vec::new()) };
+        let Some(entries) = shared.entries(list, *read, AT_ONCE).await else { return (0, Vec::new()) };
         *read += entries.len();
         let news = entries.iter().filter_map(|entry| serde_json::from_slice::<News>(entry).ok());
-        news.filter(|news| news.id > self.seen).collect()
+        (entries.len(), news.filter(|news| news.id > self.seen.within(&news.run)).collect())
     }
 
-    /// The one piece of news of a job of which only the manifest is known; it goes to the end of what was seen.
+    /// The one piece of news of a job of which only the manifest is known; it goes to the end of what was heard.
     async fn done(&self) -> Option<News> {
         let status = self.worker.status(self.user.as_deref(), &self.id).await.ok()??;
         let news = status.news();
-        news.last.then(|| News { id: self.seen + 1, ..news })
+        news.last.then(|| News { run: self.seen.run.clone(), id: self.seen.id + 1, ..news })
     }
+}
+
+/// What came of listening.
+enum Heard {
+    News(Vec<News>),
+    /// Nobody works on the job here.
+    Nothing,
+    /// There is no more to come.
+    End,
 }

@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Path, Query, Request, State};
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
@@ -16,20 +17,29 @@ use tracing::Instrument as _;
 use super::{Face, events, push, render, reply};
 use crate::pipeline::job::Job;
 use crate::pipeline::manifest::Manifest;
+use crate::service::breaker::BreakerState;
 use crate::service::jobs;
 use crate::service::jobs::{News, Status};
 use crate::service::log::{self, RequestLine, TraceContext};
 use crate::service::memory;
 use crate::service::metrics::{Now, TEXT_CONTENT_TYPE};
+use crate::service::remote::BreakerReport;
 use crate::service::storage::Location;
+
+/// The most bytes of a webhook: a prediction with its input and outputs. Larger ones are polled for.
+const MAX_WEBHOOK_BYTES: usize = 4 << 20;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Every route.
 pub fn router(face: Face) -> Router {
     // Probes and the front end's pings: never behind a token, never behind work.
-    let open =
-        Router::new().route("/health", get(health)).route("/api/v2/health", get(health)).route("/ready", get(ready));
+    let open = Router::new()
+        .route("/health", get(health))
+        .route("/api/v2/health", get(health))
+        .route("/ready", get(ready))
+        // Signed by the server of remote models, which has no token of ours.
+        .route("/v1/remote/webhook", post(webhook));
     let guarded = Router::new()
         .route("/", post(push::push))
         .route("/pubsub/push", post(push::push))
@@ -94,6 +104,7 @@ fn route_name(path: &str) -> &'static str {
         "/v1/render" => "render",
         "/v1/jobs/{id}" => "job",
         "/v1/jobs/{id}/events" | "/v1/jobs/{id}/ws" => "events",
+        "/v1/remote/webhook" => "webhook",
         "/v1/schema" => "schema",
         "/warmup" => "warmup",
         "/metrics" | "/metrics.json" => "metrics",
@@ -138,8 +149,32 @@ async fn ready(State(face): State<Face>) -> Response {
     if let Some(model) = face.worker.models().report() {
         body["model"] = model;
     }
+    if let Some(steps) = face.worker.steps() {
+        let of = |report: BreakerReport| (report.model, json!(format!("{:?}", report.state).to_lowercase()));
+        let broken = steps.remote().breakers().into_iter().filter(|report| report.state != BreakerState::Closed);
+        body["remote"] = json!({"left_alone": broken.map(of).collect::<serde_json::Map<_, _>>()});
+    }
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, axum::Json(body)).into_response()
+}
+
+/// A prediction has ended: whoever waits for it looks. What the caller says about it is not believed.
+async fn webhook(State(face): State<Face>, headers: HeaderMap, body: Body) -> Response {
+    let Some(steps) = face.worker.steps() else {
+        return reply::error(StatusCode::NOT_FOUND, "not-found", "no remote models are set up here");
+    };
+    let length = reply::content_length(&headers).unwrap_or(MAX_WEBHOOK_BYTES as u64).min(MAX_WEBHOOK_BYTES as u64);
+    let Some(_room) = reply::room_for(&face.bodies, length).await else {
+        return reply::error(StatusCode::TOO_MANY_REQUESTS, "busy", "there is no room for it now");
+    };
+    let body = match reply::read_body(body, MAX_WEBHOOK_BYTES).await {
+        Ok(body) => body,
+        Err(response) => return response,
+    };
+    match steps.remote().webhook(&headers, &body) {
+        Ok(_) => StatusCode::NO_CONTENT.into_response(),
+        Err(error) => reply::error(StatusCode::UNAUTHORIZED, "bad-signature", &error.to_string()),
+    }
 }
 
 /// Runs one tiny job and opens a connection to storage, and says so.
@@ -210,6 +245,12 @@ fn snapshot(face: &Face) {
     face.worker.metrics().observe_results(face.worker.cache());
     for (class, now) in face.worker.classes() {
         face.worker.metrics().observe_class(class, &now);
+    }
+    if let Some(steps) = face.worker.steps() {
+        // Names of models come from callers: the one that stands worst speaks for all.
+        let states = steps.remote().breakers().into_iter().map(|report| report.state);
+        let worst = states.max_by_key(|state| *state as u8).unwrap_or(BreakerState::Closed);
+        face.worker.metrics().breaker("remote", worst);
     }
     face.worker.metrics().observe(&Now {
         queue_depth: occupancy.waiting as u64,

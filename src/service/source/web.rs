@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, LOCATION};
+use http::header::{ACCEPT_ENCODING, CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, StatusCode};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect;
@@ -132,6 +132,8 @@ pub struct WebSources {
     hosts: Arc<[String]>,
     timeout: Duration,
     reach: Reach,
+    /// A server of the operator's own choice, wherever it is: scheme, host and port.
+    origin: Option<Arc<str>>,
 }
 
 /// What may be connected to.
@@ -175,12 +177,22 @@ impl WebSources {
     /// # Errors
     /// A text, when the system has no root certificates.
     pub fn new(hosts: &Hosts, timeout: Duration) -> Result<Self, String> {
-        Self::within(Reach::Public, hosts.items(), timeout)
+        Self::within(Reach::Public, hosts.items(), timeout, None)
     }
 
-    fn within(reach: Reach, hosts: &[String], timeout: Duration) -> Result<Self, String> {
+    /// As [`Self::new`], and also from the server at `trusted`, which the operator has named: under its own scheme, host and port
+    /// it may be anywhere, in a network of one's own, too.
+    ///
+    /// # Errors
+    /// A text, when the system has no root certificates.
+    pub fn trusting(hosts: &Hosts, timeout: Duration, trusted: &Url) -> Result<Self, String> {
+        Self::within(Reach::Public, hosts.items(), timeout, Some(trusted))
+    }
+
+    fn within(reach: Reach, hosts: &[String], timeout: Duration, trusted: Option<&Url>) -> Result<Self, String> {
+        let exempt = trusted.and_then(Url::host_str).map(Arc::from);
         let client = reqwest::Client::builder()
-            .dns_resolver(Resolver(reach))
+            .dns_resolver(Resolver { reach, exempt })
             .redirect(redirect::Policy::none())
             // A proxy would resolve names itself, past the rule.
             .no_proxy()
@@ -189,7 +201,8 @@ impl WebSources {
             .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| format!("no TLS client can be made: {error}; install the system's root certificates"))?;
-        Ok(Self { client, hosts: hosts.into(), timeout, reach })
+        let origin = trusted.map(|url| url.origin().ascii_serialization().into());
+        Ok(Self { client, hosts: hosts.into(), timeout, reach, origin })
     }
 
     /// Begins to fetch what is at `url`, at most `limit` bytes.
@@ -233,9 +246,15 @@ impl WebSources {
 
     /// Every rule that can be checked without a connection; the rest is the resolver's.
     fn check(&self, url: &Url) -> Result<(), WebError> {
-        self.reach.admits_scheme(url)?;
+        let trusted = self.origin.as_deref() == Some(&*url.origin().ascii_serialization());
+        if !trusted {
+            self.reach.admits_scheme(url)?;
+        }
         if !url.username().is_empty() || url.password().is_some() {
             return Err(WebError::Url("holds a user name or a password; leave them out"));
+        }
+        if trusted {
+            return Ok(());
         }
         let Some(host) = url.host() else { return Err(WebError::Url("names no host")) };
         let name = url.host_str().unwrap_or_default();
@@ -248,10 +267,16 @@ impl WebSources {
             Host::Ipv4(address) => Some(IpAddr::V4(address)),
             Host::Ipv6(address) => Some(IpAddr::V6(address)),
         };
-        if literal.is_some_and(|address| !self.reach.admits(address)) {
+        if literal.is_some_and(|address| !self.reach.admits(address)) || self.is_exempt(name) {
             return Err(WebError::NotPublic { host: shortened(name) });
         }
         Ok(())
+    }
+
+    /// Whether the resolver would not look where a host is: such a one is used under its own scheme and port only.
+    fn is_exempt(&self, host: &str) -> bool {
+        let origin = self.origin.as_deref().and_then(|origin| Url::parse(origin).ok());
+        origin.is_some_and(|origin| origin.host_str() == Some(host))
     }
 
     fn next(&self, at: &Url, headers: &HeaderMap, status: StatusCode) -> Result<Url, WebError> {
@@ -295,6 +320,12 @@ impl WebDownload {
         self.response.content_length()
     }
 
+    /// The media type that the host names, without parameters and in lower case.
+    pub fn content_type(&self) -> Option<String> {
+        let named = self.response.headers().get(CONTENT_TYPE)?.to_str().ok()?;
+        Some(named.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
+    }
+
     /// The next piece; none at the end.
     ///
     /// # Errors
@@ -309,8 +340,12 @@ impl WebDownload {
     }
 }
 
-/// Names are resolved by the system, and every address that may not be connected to is left out.
-struct Resolver(Reach);
+/// Names are resolved by the system, and every address that may not be connected to is left out, but of the one host that is
+/// exempt.
+struct Resolver {
+    reach: Reach,
+    exempt: Option<Arc<str>>,
+}
 
 /// Why a name has no address here.
 #[derive(Debug)]
@@ -326,10 +361,11 @@ impl Error for NotPublic {}
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let reach = self.0;
+        let reach = self.reach;
+        let exempt = self.exempt.as_deref() == Some(name.as_str());
         Box::pin(async move {
             let found = tokio::net::lookup_host((name.as_str(), 0)).await?.take(MAX_ADDRESSES);
-            let admitted: Vec<SocketAddr> = found.filter(|address| reach.admits(address.ip())).collect();
+            let admitted: Vec<SocketAddr> = found.filter(|address| exempt || reach.admits(address.ip())).collect();
             if admitted.is_empty() {
                 return Err(NotPublic.into());
             }
@@ -389,7 +425,7 @@ mod tests {
     }
 
     fn local(timeout: Duration) -> WebSources {
-        WebSources::within(Reach::Loopback, &["127.0.0.1".to_owned(), "10.0.0.1".to_owned()], timeout).unwrap()
+        WebSources::within(Reach::Loopback, &["127.0.0.1".to_owned(), "10.0.0.1".to_owned()], timeout, None).unwrap()
     }
 
     /// A server of pictures and of trouble.

@@ -5,6 +5,7 @@
 //! says [`StorageError::Precondition`]; the caller then finds its own work key there.
 
 mod attempt;
+mod pieces;
 mod reader;
 mod remove;
 

@@ -29,7 +29,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use super::{Content, Download, Location, ObjectKey, Precondition, Stat, StorageError};
+use super::{Content, Download, Location, ObjectKey, Pieces, Precondition, Stat, StorageError};
 use file::Pending;
 use record::Record;
 
@@ -179,23 +179,62 @@ impl LocalStorage {
         let target = self.open_folder(location)?;
         // A look before anything is written: most refusals are repeated deliveries.
         self.check(location, &target, precondition)?;
+        let pending = Pending::create(&target, content).map_err(|error| unfinished(location, &error))?;
+        self.finish(key, pending, &target, (content.len() as u64, crc32c), precondition)
+    }
+
+    /// Writes an object of which one piece comes after the other.
+    ///
+    /// # Errors
+    /// [`StorageError`]; [`StorageError::Unavailable`] also when a piece does not come.
+    pub async fn write_pieces(&self, key: &ObjectKey, pieces: Pieces) -> Result<Stat, StorageError> {
+        let (place, key) = (self.clone(), key.clone());
+        let location = key.location.clone();
+        blocking(&location, move |_| place.write_pieces_now(&key, pieces)).await
+    }
+
+    fn write_pieces_now(&self, key: &ObjectKey, mut pieces: Pieces) -> Result<Stat, StorageError> {
+        let location = &key.location;
+        let broken = |error| unfinished(location, &error);
+        let target = self.open_folder(location)?;
+        self.check(location, &target, &Precondition::Absent)?;
+        let mut file = file::Unfinished::begin(&target).map_err(broken)?;
+        let (mut bytes, mut crc32c) = (0, 0);
+        while let Some(piece) = pieces.blocking_recv() {
+            let piece = piece.map_err(|problem| StorageError::Unavailable { location: location.clone(), problem })?;
+            file.write(&piece).map_err(broken)?;
+            bytes += piece.len() as u64;
+            crc32c = crc32c::crc32c_append(crc32c, &piece);
+        }
+        let pending = file.finish().map_err(broken)?;
+        self.finish(key, pending, &target, (bytes, crc32c), &Precondition::Absent)
+    }
+
+    /// Notes whose work a file is, and gives it its name.
+    fn finish(
+        &self,
+        key: &ObjectKey,
+        pending: Pending,
+        target: &Path,
+        (bytes, crc32c): (u64, u32),
+        precondition: &Precondition,
+    ) -> Result<Stat, StorageError> {
+        let location = &key.location;
         let unfinished = |error| unfinished(location, &error);
-        let pending = Pending::create(&target, content).map_err(unfinished)?;
         let record = Record { work_key: key.work_key.clone(), crc32c };
-        let pending = record.attach(pending, &target).map_err(unfinished)?;
+        let pending = record.attach(pending, target).map_err(unfinished)?;
         let generation = pending.generation().to_owned();
-        if let Err(error) = self.place(location, pending, &target, precondition)
+        if let Err(error) = self.place(location, pending, target, precondition)
             // Whether it has its name after all decides: an error after the fact must not cost the record.
-            && !file::generation_at(&target).is_ok_and(|found| found.as_ref() == Some(&generation))
+            && !file::generation_at(target).is_ok_and(|found| found.as_ref() == Some(&generation))
         {
-            Record::remove(&target, &generation);
+            Record::remove(target, &generation);
             return Err(error);
         }
         if let Precondition::Generation(before) = precondition {
-            Record::remove(&target, before);
+            Record::remove(target, before);
         }
-        file::sync_folder(&target).map_err(unfinished)?;
-        let bytes = content.len() as u64;
+        file::sync_folder(target).map_err(unfinished)?;
         Ok(Stat { generation, bytes, crc32c: Some(crc32c), work_key: Some(key.work_key.clone()) })
     }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::{Content, Download, Location, ObjectKey, Precondition, Stat, StorageError};
+use super::{Content, Download, Location, ObjectKey, Pieces, Precondition, Stat, StorageError};
 
 /// The most that all objects together may have: 1 GiB.
 const MOST_BYTES: u64 = 1 << 30;
@@ -112,6 +112,25 @@ impl MemoryStorage {
         };
         room.objects.insert(key.location.clone(), Object { stat: stat.clone(), content });
         Ok(stat)
+    }
+
+    /// Writes an object of which one piece comes after the other.
+    ///
+    /// # Errors
+    /// As of [`Self::write`]; [`StorageError::Unavailable`] also when a piece does not come.
+    pub async fn write_pieces(&self, key: &ObjectKey, mut pieces: Pieces) -> Result<Stat, StorageError> {
+        let mut content = Vec::new();
+        while let Some(piece) = pieces.recv().await {
+            let location = key.location.clone();
+            let piece = piece.map_err(|problem| StorageError::Unavailable { location, problem })?;
+            if content.len() as u64 + piece.len() as u64 > MOST_BYTES {
+                let problem = "memory storage has no room for it; use CONCEPT_STORAGE=local:DIR or gcs".to_owned();
+                return Err(StorageError::Refused { location: key.location.clone(), problem });
+            }
+            content.extend_from_slice(&piece);
+        }
+        let crc32c = crc32c::crc32c(&content);
+        self.write(key, content.into(), crc32c, &Precondition::Absent)
     }
 
     /// Removes `generation` of an object; that it is gone already is as good.

@@ -31,6 +31,8 @@ pub struct Claim {
     pub folder: Location,
     /// What is in the job's place.
     pub found: Existing,
+    /// Where the picture is; of one that a step put in the source's place, the step's object.
+    pub address: Option<SourceAddress>,
     pub picture: Picture,
     /// The picture that takes the background's place.
     pub fill: Option<Box<OpenSource>>,
@@ -66,13 +68,13 @@ impl Worker {
     /// # Errors
     /// [`Failure`]; nothing has been stored yet.
     pub(super) async fn claim(&self, task: Task, facts: &mut Facts) -> Result<Claimed, Failure> {
-        let Task { plan, given, deadline, keep, gone, may_resume } = task;
+        let Task { plan, given, deadline, keep, gone, may_resume, comes_again } = task;
         facts.job_id.clone_from(&plan.job.job_id);
         // A record tells apart what was wanted even where nothing was found.
         facts.generation.clone_from(&plan.generation);
         let folder_of = |id: &str| plan.destination.join(&plan.user).join(id);
         facts.folder = plan.job.job_id.as_deref().map(folder_of);
-        let clock = Clock::new(self.clone(), deadline, gone);
+        let clock = Clock::new(self.clone(), deadline, gone, comes_again);
         clock.check()?;
         let (given, permit, place) = match given {
             Some(Given { bytes, permit, place }) => (Some(bytes), permit, place),
@@ -91,6 +93,7 @@ impl Worker {
             (Some(id), Some(folder), Keep::Stored) => self.shared.jobs.begin(folder, &plan.user, id),
             _ => Entry::unnamed(),
         };
+        facts.entry = Some(entry.clone());
         entry.stage(Stage::Fetching);
         let queued = Instant::now();
         // A picture that came along has its memory already, and must not wait behind those that have none yet.
@@ -160,6 +163,7 @@ impl Worker {
         facts.folder = Some(folder.clone());
         if plan.job.job_id.is_none() && keep == Keep::Stored {
             entry = self.shared.jobs.begin(&folder, &plan.user, &identity.job_id);
+            facts.entry = Some(entry.clone());
             entry.stage(Stage::Fetching);
             found = clock.in_time(existing::look(&self.shared.storage, &folder)).await??;
         }
@@ -172,6 +176,7 @@ impl Worker {
             Existing::Failed { .. } | Existing::None => {}
         }
         Ok(Claimed::Work(Box::new(Claim {
+            address: plan.source.clone(),
             plan,
             identity,
             folder,

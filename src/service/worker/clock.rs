@@ -42,12 +42,18 @@ pub struct Clock {
     worker: Worker,
     deadline: Option<Instant>,
     gone: Arc<AtomicBool>,
+    comes_again: bool,
 }
 
 impl Clock {
-    /// A clock that also stops when `gone` is set.
-    pub fn new(worker: Worker, deadline: Option<Instant>, gone: Arc<AtomicBool>) -> Self {
-        Self { worker, deadline, gone }
+    /// A clock that also stops when `gone` is set, for a job that comes again by itself when it does not succeed, or does not.
+    pub fn new(worker: Worker, deadline: Option<Instant>, gone: Arc<AtomicBool>, comes_again: bool) -> Self {
+        Self { worker, deadline, gone, comes_again }
+    }
+
+    /// Whether the job comes again when it does not succeed now.
+    pub const fn comes_again(&self) -> bool {
+        self.comes_again
     }
 
     fn end(&self) -> Option<Instant> {

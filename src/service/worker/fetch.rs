@@ -49,13 +49,21 @@ pub enum Material {
     /// The picture's file.
     File {
         bytes: Vec<u8>,
+        named: Option<KnownAs>,
         /// The picture that takes the background's place.
         fill: Option<Vec<u8>>,
+        fill_named: Option<KnownAs>,
         /// SHA-256 of the bytes, where it is known already.
         sha256: Option<String>,
     },
     /// The picture as another job left it.
     Made(MadeBase),
+}
+
+/// A name under which there is one content only.
+pub struct KnownAs {
+    pub address: String,
+    pub generation: String,
 }
 
 /// A base that is kept, and what it is found by.
@@ -78,6 +86,7 @@ impl Worker {
             identity,
             folder,
             found,
+            address,
             mut picture,
             mut fill,
             keep,
@@ -89,13 +98,20 @@ impl Worker {
             may_resume,
         } = claim;
         let waited = Instant::now();
-        let made = self.made_base(&plan, &picture, fill.as_deref());
-        if made.is_some() {
-            // Nothing of it needs to be read.
-            fill = None;
-        }
+        // By which name the content is known, where the name has a generation.
+        let known_as = |address: Option<&SourceAddress>, source: &OpenSource| {
+            Some(KnownAs { address: address?.to_string(), generation: source.generation.clone()? })
+        };
+        let named = match &picture {
+            Picture::Open(source) => known_as(address.as_ref(), source),
+            Picture::Whole(_) => None,
+        };
+        let fill_named = fill.as_deref().and_then(|source| known_as(plan.fill.as_ref(), source));
+        let kept = self.made_base(&plan, &picture, named.as_ref(), fill.as_deref(), fill_named.as_ref());
+        // Its facts are enough while there is no memory yet: held all that time, it could not be let go of.
+        let kept = kept.map(|made| (made.base.probe.clone(), made.base.backdrop_bytes(self.shared.lanes.width())));
         let header = match &mut picture {
-            _ if made.is_some() => made.as_ref().map(|made| made.base.probe.clone()),
+            _ if kept.is_some() => kept.as_ref().map(|(probe, _)| probe.clone()),
             Picture::Whole(whole) => self.probe(&whole.bytes, true)?,
             Picture::Open(source) => {
                 clock.in_time(source.head()).await??;
@@ -103,7 +119,8 @@ impl Worker {
                 self.probe(source.head().await?, whole)?
             }
         };
-        let behind = match &mut fill {
+        let mut behind = match &mut fill {
+            Some(_) if kept.is_some() => None,
             Some(fill) => Some((clock.in_time(self.behind(fill)).await??, fill.size.unwrap_or(0))),
             None => None,
         };
@@ -114,7 +131,8 @@ impl Worker {
             (_, Some(permit)) => permit,
             (Some(probe), None) => {
                 self.check_work(probe, &plan)?;
-                let peak = self.peak(probe, facts.source_bytes, &plan, behind.as_ref());
+                let backdrop = kept.as_ref().map_or(0, |(_, backdrop_bytes)| *backdrop_bytes);
+                let peak = backdrop + self.peak(probe, facts.source_bytes, &plan, behind.as_ref());
                 clock.in_time(self.shared.admission.acquire(peak)).await??
             }
             // The header lies behind a large block of metadata: it is all read before it is known what it takes.
@@ -125,6 +143,19 @@ impl Worker {
         entry.stage(Stage::Fetching);
 
         let fetching = Instant::now();
+        let made = kept
+            .as_ref()
+            .and_then(|_| self.made_base(&plan, &picture, named.as_ref(), fill.as_deref(), fill_named.as_ref()));
+        if kept.is_some() && made.is_none() {
+            // It went while the job waited for memory: the picture is read after all, its fill included.
+            if let Some(fill) = &mut fill {
+                behind = Some((clock.in_time(self.behind(fill)).await??, fill.size.unwrap_or(0)));
+            }
+        }
+        if made.is_some() {
+            // Nothing of it needs to be read.
+            fill = None;
+        }
         let read = async {
             match picture {
                 _ if made.is_some() => Ok((Vec::new(), None)),
@@ -156,7 +187,8 @@ impl Worker {
         };
         let probe = header.ok_or_else(|| Failure::new(Class::BrokenPicture, "source: the picture has no header"))?;
         self.check_work(&probe, &plan)?;
-        let needed = self.peak(&probe, facts.source_bytes, &plan, behind.as_ref());
+        let backdrop = kept.map_or(0, |(_, backdrop_bytes)| backdrop_bytes);
+        let needed = backdrop + self.peak(&probe, facts.source_bytes, &plan, behind.as_ref());
         clock.in_time(self.shared.admission.grow(&mut permit, needed)).await??;
         facts.fetched += fetching.elapsed();
         facts.adopted = stored.len();
@@ -166,23 +198,28 @@ impl Worker {
         }
         let material = match made {
             Some(made) => Material::Made(made),
-            None => Material::File { bytes, fill, sha256 },
+            None => Material::File { bytes, named, fill, fill_named, sha256 },
         };
         Ok(Production { plan, identity, folder, found, material, probe, permit, stored, keep, clock, entry, place })
     }
 
     /// The picture as another job left it, decoded and modelled, where its content is known and it is still kept.
-    fn made_base(&self, plan: &Plan, picture: &Picture, fill: Option<&OpenSource>) -> Option<MadeBase> {
+    fn made_base(
+        &self,
+        plan: &Plan,
+        picture: &Picture,
+        named: Option<&KnownAs>,
+        fill: Option<&OpenSource>,
+        fill_named: Option<&KnownAs>,
+    ) -> Option<MadeBase> {
         let cache = &self.shared.cache;
-        let known = |address: Option<&SourceAddress>, source: &OpenSource| {
-            cache.content(&address?.to_string(), source.generation.as_deref()?)
-        };
+        let known = |named: Option<&KnownAs>| named.and_then(|name| cache.content(&name.address, &name.generation));
         let sha256 = match picture {
             Picture::Whole(whole) => whole.sha256.clone(),
-            Picture::Open(source) => known(plan.source.as_ref(), source)?.to_string(),
+            Picture::Open(_) => known(named)?.to_string(),
         };
         let fill = match fill {
-            Some(source) => Some(known(plan.fill.as_ref(), source)?),
+            Some(_) => Some(known(fill_named)?),
             None => None,
         };
         let key = identity::base_key(&plan.job, &sha256, fill.as_deref(), self.options());

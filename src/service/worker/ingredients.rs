@@ -13,14 +13,6 @@ use crate::pipeline::manifest::{Failure, Manifest, Spared};
 use crate::pipeline::run::RunOptions;
 use crate::service::cache::ResultCache;
 
-/// Generations of a job's pictures, where they have some.
-pub struct Generations {
-    /// Of the picture.
-    pub picture: Option<String>,
-    /// Of the one that takes its background's place.
-    pub fill: Option<String>,
-}
-
 /// The material of one run, identified.
 pub struct Ingredients<'a> {
     /// The key of the base.
@@ -36,24 +28,15 @@ pub struct Ingredients<'a> {
 
 impl<'a> Ingredients<'a> {
     /// Hashes what is not known by its hash yet, and remembers that for the next job.
-    pub fn new(
-        cache: &'a ResultCache,
-        plan: &Plan,
-        material: &'a Material,
-        generations: &Generations,
-        options: &RunOptions,
-    ) -> Self {
+    pub fn new(cache: &'a ResultCache, plan: &Plan, material: &'a Material, options: &RunOptions) -> Self {
         let (key, sha256) = match material {
             Material::Made(MadeBase { key, sha256, .. }) => (key.clone(), sha256.clone()),
-            Material::File { bytes, fill, sha256 } => {
+            Material::File { bytes, named, fill, fill_named, sha256 } => {
                 let sha256 = sha256.clone().unwrap_or_else(|| sha256_hex(bytes));
                 let fill = fill.as_deref().map(sha256_hex);
-                for (address, generation, hash) in [
-                    (&plan.source, &generations.picture, Some(&sha256)),
-                    (&plan.fill, &generations.fill, fill.as_ref()),
-                ] {
-                    if let (Some(address), Some(generation), Some(hash)) = (address, generation, hash) {
-                        cache.know_content(&address.to_string(), generation, hash);
+                for (name, hash) in [(named, Some(&sha256)), (fill_named, fill.as_ref())] {
+                    if let (Some(name), Some(hash)) = (name, hash) {
+                        cache.know_content(&name.address, &name.generation, hash);
                     }
                 }
                 (identity::base_key(&plan.job, &sha256, fill.as_deref(), options), sha256)

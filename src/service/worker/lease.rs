@@ -4,6 +4,7 @@
 //! where there is none, renewed while the work goes on, taken over when it has not been renewed for its whole time, and
 //! removed in the end; all but the first under the generation that was read.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -22,11 +23,17 @@ const MAX_BYTES: u64 = 64 << 10;
 /// How much clocks of two machines may differ.
 const CLOCKS_DIFFER_BY: Duration = Duration::from_secs(2);
 
+/// Counts the leases that this process has asked for.
+static HOLDS: AtomicU64 = AtomicU64::new(0);
+
 /// What a lease says.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Content {
     /// The instance that works on the job.
     owner: String,
+    /// Which of its deliveries.
+    #[serde(default)]
+    hold: u64,
     /// Until when it is not taken over, milliseconds since 1970.
     expires_ms: u64,
 }
@@ -63,6 +70,7 @@ pub struct Desk {
 pub struct Lease {
     desk: Desk,
     key: ObjectKey,
+    hold: u64,
     generation: Arc<Mutex<String>>,
     renewal: JoinHandle<()>,
 }
@@ -70,6 +78,12 @@ pub struct Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.renewal.abort();
+    }
+}
+
+impl Content {
+    fn is_of(&self, owner: &str, hold: u64) -> bool {
+        self.owner == owner && self.hold == hold
     }
 }
 
@@ -89,17 +103,18 @@ impl Desk {
     pub async fn ask(&self, folder: &Location, work_key: &str, seen: Option<&Seen>) -> Result<Asked, StorageError> {
         let key = ObjectKey {
             location: folder.join(LEASE),
-            kind: ObjectKind::Lease,
+            kind: ObjectKind::Note,
             content_addressed: false,
             work_key: work_key.to_owned(),
         };
+        let hold = HOLDS.fetch_add(1, Ordering::Relaxed);
         // One that was there is looked at before anything is written.
         let mut next = seen.is_none().then_some(Precondition::Absent);
         // Each round somebody else was faster in between.
         for _ in 0..4 {
             if let Some(precondition) = next.take() {
-                match self.write(&key, &precondition).await {
-                    Ok(generation) => return Ok(Asked::Held(self.hold(key, generation))),
+                match self.write(&key, hold, &precondition).await {
+                    Ok(generation) => return Ok(Asked::Held(self.hold(key, hold, generation))),
                     Err(StorageError::Precondition(_)) => {}
                     // The one that was to be taken over is gone.
                     Err(StorageError::NotFound(_)) if precondition != Precondition::Absent => {}
@@ -131,14 +146,23 @@ impl Desk {
         Err(StorageError::Unavailable { location: key.location, problem })
     }
 
-    fn hold(&self, key: ObjectKey, generation: String) -> Lease {
+    fn hold(&self, key: ObjectKey, hold: u64, generation: String) -> Lease {
         let generation = Arc::new(Mutex::new(generation));
         let (desk, ours, held) = (self.clone(), key.clone(), generation.clone());
         let renewal = tokio::spawn(async move {
             loop {
                 tokio::time::sleep(desk.time / 3).await;
                 let before = held.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                match desk.write(&ours, &Precondition::Generation(before)).await {
+                let written = match desk.write(&ours, hold, &Precondition::Generation(before)).await {
+                    // An attempt got through whose answer was lost, or somebody took it over.
+                    Err(StorageError::Precondition(location)) => match desk.read(&location).await {
+                        Ok(Some((now, Some(content)))) if content.is_of(&desk.owner, hold) => Ok(now),
+                        Ok(_) => Err(StorageError::Precondition(location)),
+                        Err(error) => Err(error),
+                    },
+                    other => other,
+                };
+                match written {
                     Ok(now) => *held.lock().unwrap_or_else(PoisonError::into_inner) = now,
                     // Somebody took it over, or the folder was emptied.
                     Err(StorageError::Precondition(_) | StorageError::NotFound(_)) => {
@@ -149,11 +173,11 @@ impl Desk {
                 }
             }
         });
-        Lease { desk: self.clone(), key, generation, renewal }
+        Lease { desk: self.clone(), key, hold, generation, renewal }
     }
 
-    async fn write(&self, key: &ObjectKey, precondition: &Precondition) -> Result<String, StorageError> {
-        let content = Content { owner: self.owner.to_string(), expires_ms: now_ms() + ms(self.time) };
+    async fn write(&self, key: &ObjectKey, hold: u64, precondition: &Precondition) -> Result<String, StorageError> {
+        let content = Content { owner: self.owner.to_string(), hold, expires_ms: now_ms() + ms(self.time) };
         // Strings and numbers always have a JSON form.
         let (content, crc32c) = checked(serde_json::to_vec(&content).unwrap_or_default());
         self.storage.write(key, content, crc32c, precondition).await.map(|stat| stat.generation)
@@ -187,7 +211,7 @@ impl Lease {
         let given_back = match desk.storage.remove(place, &generation).await {
             // It was being renewed just now, perhaps.
             Err(StorageError::Precondition(_)) => match desk.read(place).await {
-                Ok(Some((now, Some(content)))) if content.owner == *desk.owner => {
+                Ok(Some((now, Some(content)))) if content.is_of(&desk.owner, self.hold) => {
                     desk.storage.remove(place, &now).await
                 }
                 Ok(_) => Ok(()),

@@ -3,7 +3,7 @@
 use futures_util::stream::{self, StreamExt};
 
 use super::Worker;
-use crate::pipeline::manifest::Manifest;
+use crate::pipeline::manifest::{Manifest, StepOutput};
 use crate::service::failure::Failure;
 use crate::service::storage::{Location, StorageError};
 
@@ -17,7 +17,12 @@ impl Worker {
     /// [`Failure`] when nothing here can sign.
     pub async fn link(&self, manifest: &mut Manifest, folder: &Location) -> Result<(), Failure> {
         let mut links = Vec::new();
+        let named = |output: &mut StepOutput| !output.object.is_empty();
+        let before = manifest.steps.iter_mut().flat_map(|step| &mut step.outputs);
+        links.extend(before.filter_map(|output| named(output).then(|| (output.object.clone(), &mut output.link))));
         for entry in &mut manifest.variations {
+            let after = entry.steps.iter_mut().flat_map(|step| &mut step.outputs);
+            links.extend(after.filter_map(|output| named(output).then(|| (output.object.clone(), &mut output.link))));
             let made = entry.error.is_none();
             if made {
                 links.push((entry.object.clone(), &mut entry.link));

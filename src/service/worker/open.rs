@@ -40,6 +40,7 @@ use crate::service::models::{self, Models};
 use crate::service::publish::{Publisher, Topics};
 use crate::service::source::web::WebSources;
 use crate::service::source::{Allowed, Sources};
+use crate::service::steps::Steps;
 use crate::service::storage::{Location, Storage};
 
 /// Sources that may be open before they have memory of their own. Each holds its first quarter of a megabyte.
@@ -188,6 +189,8 @@ impl Worker {
         let program = std::env::current_exe().ok();
         let runtime = config.runtime_options(surroundings.onnxruntime.as_ref().map(Into::into), program.as_deref());
         let models = Models::new(config, runtime, storage.clone(), admission.clone())?;
+        let steps = Steps::open(config)?;
+        rules.options.remote_steps = steps.is_some();
         rules.options.segmenter = models.segmenter().clone();
         if cache.is_on() || cache.shared().is_some() {
             let (recall, remember) = (cache.clone(), cache.clone());
@@ -217,6 +220,7 @@ impl Worker {
                 flights: Flights::default(),
                 desk,
                 cache,
+                steps,
                 jobs,
                 metrics,
                 publisher,

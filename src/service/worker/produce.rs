@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
 use super::Worker;
+use super::claim::Claim;
 use super::clock::{Clock, Pace};
 use super::existing::{self, Aside, Existing};
 use super::fetch::Production;
-use super::ingredients::{Generations, Ingredients};
+use super::ingredients::Ingredients;
 use super::plan::Plan;
 use super::run::{Facts, Finished, Keep};
+use super::steps::Errand;
 use super::uploads::{Shelf, Stored, Uploads};
 use crate::pipeline::event::{Event, Step, Watch};
 use crate::pipeline::footprint;
@@ -25,7 +27,7 @@ use crate::pipeline::run;
 use crate::pipeline::variation::STOPPED;
 use crate::service::failure::{Class, Failure};
 use crate::service::jobs::{Entry, Stage};
-use crate::service::storage::Stat;
+use crate::service::storage::{Location, Stat};
 
 /// How long signing may go on after the time to compute is up: the manifest needs the rest.
 const LAST_LINKS: Duration = Duration::from_secs(1);
@@ -49,15 +51,11 @@ impl Worker {
     pub(super) async fn produce(
         &self,
         mut production: Production,
+        errand: Option<&Errand>,
         facts: &mut Facts,
         arrived: Instant,
     ) -> Result<Finished, Failure> {
-        let shelf = Shelf {
-            storage: self.shared.storage.clone(),
-            folder: production.folder.clone(),
-            work_key: production.identity.key.clone(),
-            content_addressed: Identity::is_derived(&production.plan.job),
-        };
+        let shelf = self.job_shelf(&production.folder, &production.identity, &production.plan);
         let found = std::mem::replace(&mut production.found, Existing::None);
         let (plan, stored) = (production.plan.clone(), production.stored.clone());
         let (clock, entry, keep) = (production.clock.clone(), production.entry.clone(), production.keep);
@@ -82,7 +80,48 @@ impl Worker {
             return Ok(Finished { manifest: manifest.into(), folder: shelf.folder, duplicate: false, picture });
         }
         complete(&mut manifest, &results, &stored, &clock)?;
-        self.commit(manifest, &shelf, found, &plan, &clock, &entry).await
+        manifest.steps = std::mem::take(&mut facts.steps);
+        if let Some(sha256) = facts.source_sha256.take() {
+            manifest.source.sha256 = sha256;
+        }
+        if let Some(errand) = errand {
+            Box::pin(self.steps_after(&plan.job, errand, &mut manifest, facts)).await?;
+        }
+        let finished = self.commit(manifest, &shelf, found, &plan, &clock, &entry).await?;
+        self.remove_notes(std::mem::take(&mut facts.notes));
+        Ok(finished)
+    }
+
+    /// Where and as what a job's files are stored.
+    pub(super) fn job_shelf(&self, folder: &Location, identity: &Identity, plan: &Plan) -> Shelf {
+        Shelf {
+            storage: self.shared.storage.clone(),
+            folder: folder.clone(),
+            work_key: identity.key.clone(),
+            content_addressed: Identity::is_derived(&plan.job),
+        }
+    }
+
+    /// The manifest of a job that is steps and nothing else.
+    ///
+    /// # Errors
+    /// [`Failure`]; what was stored stays.
+    pub(super) async fn commit_steps(
+        &self,
+        claim: Claim,
+        shelf: &Shelf,
+        facts: &mut Facts,
+        arrived: Instant,
+    ) -> Result<Finished, Failure> {
+        let Claim { plan, identity, found, clock, entry, .. } = claim;
+        entry.stage(Stage::Uploading);
+        let mut manifest = run::empty_manifest(&plan.job, &identity, facts.source_sha256.take().unwrap_or_default());
+        manifest.source.generation = facts.generation.clone().unwrap_or_default();
+        manifest.steps = std::mem::take(&mut facts.steps);
+        manifest.timings_ms.insert("total".into(), (arrived.elapsed().as_secs_f64() * 1e6).round() / 1e3);
+        let finished = self.commit(manifest, shelf, found, &plan, &clock, &entry).await?;
+        self.remove_notes(std::mem::take(&mut facts.notes));
+        Ok(finished)
     }
 
     /// Computes in a lane, and stores what is made meanwhile.
@@ -97,7 +136,6 @@ impl Worker {
             production;
         let options = self.options().clone();
         let user = plan.user.clone();
-        let generations = Generations { picture: facts.generation.clone(), fill: facts.fill_generation.clone() };
         // Where a picture is the answer, it is the first; a matte may come along.
         let answer = run::object_names(&plan.job, &options).into_iter().next().unwrap_or_default();
         let waiting_bytes = footprint::waiting_bytes(&probe, &plan.job, &options);
@@ -166,7 +204,7 @@ impl Worker {
                 // It may have waited for processors until nobody could use the result any more.
                 let manifest = clock.has_time_for(Duration::ZERO).then(|| {
                     let job = &plan.job;
-                    let ingredients = Ingredients::new(&cache, &plan, &material, &generations, &options);
+                    let ingredients = Ingredients::new(&cache, &plan, &material, &options);
                     let settled = AtomicBool::new(false);
                     let recall = |key: &str| if settled.load(Ordering::SeqCst) { cache.file(key) } else { None };
                     let remember = |key: &str, file: Remembered| {

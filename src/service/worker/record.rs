@@ -247,6 +247,7 @@ fn manifest(
         message,
         message_object,
         background: None,
+        steps: Vec::new(),
         spared: None,
         variations: Vec::new(),
     }

@@ -4,19 +4,23 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
 use super::Worker;
 use super::claim::{Claim, Claimed};
 use super::clock::Clock;
 use super::existing::{self, Existing};
-use super::lease::{Asked, Lease, Seen};
+use super::lease::{Asked, Desk, Lease, Seen};
 use super::plan::Plan;
-use crate::pipeline::manifest::Manifest;
+use crate::pipeline::manifest::{Manifest, StepEntry};
 use crate::pipeline::outlet::MadeFile;
 use crate::pipeline::run::content_of;
 use crate::service::admission::{Permit, Place};
 use crate::service::failure::{Class, Failure};
 use crate::service::flight::Seat;
-use crate::service::storage::Location;
+use crate::service::jobs::Entry;
+use crate::service::storage::{Location, StorageError};
 
 /// A job to run.
 pub struct Task {
@@ -32,19 +36,23 @@ pub struct Task {
     pub gone: Arc<AtomicBool>,
     /// Whether an earlier delivery may have stored something.
     pub may_resume: bool,
+    /// Whether the job is delivered again when it does not succeed now.
+    pub comes_again: bool,
 }
 
 impl Task {
     /// The same without the picture that came along.
     fn again(&self) -> Self {
-        let Self { plan, given: _, deadline, keep, gone, may_resume } = self;
+        let Self { plan, given: _, deadline, keep, gone, may_resume: _, comes_again } = self;
         Self {
             plan: plan.clone(),
             given: None,
             deadline: *deadline,
             keep: *keep,
             gone: gone.clone(),
-            may_resume: *may_resume,
+            // Whoever worked before may have stored something.
+            may_resume: true,
+            comes_again: *comes_again,
         }
     }
 }
@@ -105,6 +113,14 @@ pub struct Facts {
     pub fill_generation: Option<String>,
     /// Size of the source, bytes.
     pub source_bytes: u64,
+    /// What is told of the job.
+    pub entry: Option<Entry>,
+    /// What remote models did before recolouring.
+    pub steps: Vec<StepEntry>,
+    /// SHA-256 of the source itself, where a step put another picture in its place.
+    pub source_sha256: Option<String>,
+    /// Notes on steps that go when the job is done, with their generations.
+    pub notes: Vec<(Location, String)>,
     /// Whether somebody else did the same work meanwhile and was waited for.
     pub merged: bool,
     /// Files found stored by an earlier delivery.
@@ -146,6 +162,12 @@ enum Waited {
 /// How long another instance's work is left alone between two looks at it, at first and at most.
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
+/// How long a lease may take to come; work goes on without one.
+const ASKING: Duration = Duration::from_secs(5);
+
+/// How long giving one back may hold up the answer after a failure.
+const GIVING_BACK: Duration = Duration::from_secs(2);
+
 impl Worker {
     /// Runs a job to its manifest, or waits for somebody who does the same work. `facts` is filled in on the way.
     ///
@@ -183,9 +205,8 @@ impl Worker {
                     return result;
                 }
                 Seat::Passenger(passenger) => {
-                    let clock = claim.clock.clone();
-                    // Whoever waits holds nothing that others wait for.
-                    drop(claim);
+                    // Whoever waits holds nothing that others wait for, but its place: those who wait are bounded, too.
+                    let Claim { clock, place, .. } = *claim;
                     match clock.in_time(passenger.wait()).await? {
                         Some(result) => {
                             facts.merged = true;
@@ -194,6 +215,7 @@ impl Worker {
                         None if came_along => return Err(gone_with_the_other()),
                         None => task = again.again(),
                     }
+                    drop(place);
                 }
             }
         }
@@ -214,18 +236,24 @@ impl Worker {
         arrived: Instant,
     ) -> Result<Finished, Failure> {
         let (folder, key, clock) = (claim.folder.clone(), claim.identity.key.clone(), claim.clock.clone());
+        // Kept while somebody else works, so that those who follow the job here hear of its end.
+        let entry = claim.entry.clone();
+        let done = |manifest: &Arc<Manifest>| {
+            entry.done(manifest);
+            Ok(Finished::before(manifest, folder.clone()))
+        };
         let mut lease = None;
         let mut claim = claim;
         let result = loop {
             let seen = match Box::pin(self.work(claim, &mut lease, facts, arrived)).await {
                 Ok(finished) => break Ok(finished),
                 Err(Halt::Failed(failure)) => break Err(failure),
-                Err(Halt::Done(manifest)) => break Ok(Finished::before(&manifest, folder)),
+                Err(Halt::Done(manifest)) => break done(&manifest),
                 Err(Halt::Elsewhere(seen)) => seen,
             };
             facts.merged = true;
             match Box::pin(self.wait_elsewhere(&folder, &key, &clock, seen)).await {
-                Ok(Waited::Done(manifest)) => break Ok(Finished::before(&manifest, folder)),
+                Ok(Waited::Done(manifest)) => break done(&manifest),
                 Ok(Waited::Ours(ours)) => lease = Some(ours),
                 Err(failure) => break Err(failure),
             }
@@ -238,12 +266,16 @@ impl Worker {
             }
         };
         if let Some(lease) = lease {
-            // Nobody waits for it, but the worker does before it ends.
             let running = self.begin_running();
-            tokio::spawn(async move {
+            let giving_back = tokio::spawn(async move {
                 lease.give_back().await;
                 drop(running);
             });
+            // After a job is done nobody needs to wait for that. After a failure another instance may be next, and there may be no
+            // time on the processor once this one has answered.
+            if result.is_err() {
+                let _ = timeout(GIVING_BACK, giving_back).await;
+            }
         }
         result
     }
@@ -256,49 +288,84 @@ impl Worker {
         facts: &mut Facts,
         arrived: Instant,
     ) -> Result<Finished, Halt> {
+        if !claim.plan.job.steps.is_empty() {
+            return Box::pin(self.work_with_steps(claim, lease, facts, arrived)).await;
+        }
         let desk = self.shared.desk.clone().filter(|_| claim.keep == Keep::Stored && lease.is_none());
         let Some(desk) = desk else {
             let production = Box::pin(self.fetch(claim, facts)).await.map_err(Halt::Failed)?;
-            return Box::pin(self.produce(production, facts, arrived)).await.map_err(Halt::Failed);
+            return Box::pin(self.produce(production, None, facts, arrived)).await.map_err(Halt::Failed);
         };
-        let (folder, key) = (claim.folder.clone(), claim.identity.key.clone());
-        // A task of its own: a request that is broken off may leave a lease that nobody gives back.
-        let mut asking = {
-            let (folder, key) = (folder.clone(), key.clone());
-            tokio::spawn(async move { desk.ask(&folder, &key, None).await })
-        };
-        let mut answered = false;
+        let (folder, key, clock) = (claim.folder.clone(), claim.identity.key.clone(), claim.clock.clone());
+        let asking = self.ask(&desk, &folder, &key, None);
         let ask = async {
-            let answer = (&mut asking).await;
-            answered = true;
-            match answer {
+            match clock.in_time(timeout(ASKING, asking.answer())).await.map_err(Halt::Failed)? {
                 Ok(Ok(Asked::Held(held))) => *lease = Some(held),
                 Ok(Ok(Asked::Busy(seen))) => return Err(Halt::Elsewhere(seen)),
                 Ok(Err(error)) => tracing::debug!(%error, "there is no lease; another instance may do the same work"),
-                Err(_) => {}
+                Err(_) => tracing::debug!("there is no lease in time; another instance may do the same work"),
             }
             // Whoever had it may have given it back when all was done.
-            match existing::look(&self.shared.storage, &folder).await.map_err(Halt::Failed)? {
+            let found = clock.in_time(existing::look(&self.shared.storage, &folder)).await;
+            match found.and_then(|found| found).map_err(Halt::Failed)? {
                 Existing::Final(manifest) if manifest.key == key => Err(Halt::Done(manifest)),
                 _ => Ok(()),
             }
         };
         let fetch = async { Box::pin(self.fetch(claim, facts)).await.map_err(Halt::Failed) };
-        match tokio::try_join!(ask, fetch) {
-            Ok(((), production)) => Box::pin(self.produce(production, facts, arrived)).await.map_err(Halt::Failed),
-            Err(halt) => {
-                if !answered {
-                    let running = self.begin_running();
-                    tokio::spawn(async move {
-                        if let Ok(Ok(Asked::Held(held))) = asking.await {
-                            held.give_back().await;
-                        }
-                        drop(running);
-                    });
-                }
-                Err(halt)
+        let ((), production) = tokio::try_join!(ask, fetch)?;
+        Box::pin(self.produce(production, None, facts, arrived)).await.map_err(Halt::Failed)
+    }
+
+    /// Asks for a lease, in a task of its own: one that comes after nobody waits for it any more is given back.
+    fn ask(&self, desk: &Desk, folder: &Location, key: &str, seen: Option<Seen>) -> Asking {
+        let (desk, folder, key) = (desk.clone(), folder.clone(), key.to_owned());
+        let answer = tokio::spawn(async move { desk.ask(&folder, &key, seen.as_ref()).await });
+        Asking { worker: self.clone(), answer: Some(answer) }
+    }
+
+    /// As [`Self::work`] of a job with steps: what is paid for is ordered only under the lease.
+    async fn work_with_steps(
+        &self,
+        claim: Claim,
+        lease: &mut Option<Lease>,
+        facts: &mut Facts,
+        arrived: Instant,
+    ) -> Result<Finished, Halt> {
+        let (folder, key) = (claim.folder.clone(), claim.identity.key.clone());
+        if claim.keep == Keep::Picture {
+            let message = "steps: their outputs are stored, and a picture was asked for; ask for JSON";
+            return Err(Halt::Failed(Failure::new(Class::BadJob, message)));
+        }
+        if let (Some(desk), None) = (&self.shared.desk, &lease) {
+            let clock = claim.clock.clone();
+            match clock.in_time(self.ask(desk, &folder, &key, None).answer()).await.map_err(Halt::Failed)? {
+                Ok(Asked::Held(held)) => *lease = Some(held),
+                Ok(Asked::Busy(seen)) => return Err(Halt::Elsewhere(seen)),
+                Err(error) => return Err(Halt::Failed(Failure::of_destination(&error))),
+            }
+            let found = clock.in_time(existing::look(&self.shared.storage, &folder)).await;
+            if let Existing::Final(manifest) = found.and_then(|found| found).map_err(Halt::Failed)?
+                && manifest.key == key
+            {
+                return Err(Halt::Done(manifest));
             }
         }
+        let work = async {
+            let shelf = self.job_shelf(&claim.folder, &claim.identity, &claim.plan);
+            let errand = self.errand(&claim.plan.job, &shelf, &claim.clock, &claim.entry)?;
+            let Some(errand) = errand else {
+                return Err(Failure::new(Class::Internal, "a job with steps has none; report it"));
+            };
+            facts.steps.clear();
+            let claim = Box::pin(self.steps_before(claim, &errand, facts)).await?;
+            if !claim.plan.job.has_variations() {
+                return Box::pin(self.commit_steps(claim, &shelf, facts, arrived)).await;
+            }
+            let production = Box::pin(self.fetch(claim, facts)).await?;
+            Box::pin(self.produce(production, Some(&errand), facts, arrived)).await
+        };
+        work.await.map_err(Halt::Failed)
     }
 
     /// Waits until the instance that has the lease has written the manifest, or does not renew the lease any more.
@@ -320,12 +387,44 @@ impl Worker {
                 Err(error) => tracing::debug!(%error, "another instance's work was not looked at"),
             }
             let Some(desk) = &self.shared.desk else { continue };
-            match clock.in_time(desk.ask(folder, key, Some(&seen))).await? {
+            match clock.in_time(self.ask(desk, folder, key, Some(seen.clone())).answer()).await? {
                 Ok(Asked::Held(lease)) => return Ok(Waited::Ours(lease)),
                 Ok(Asked::Busy(still)) => seen = still,
                 Err(error) => tracing::debug!(%error, "another instance's lease was not looked at"),
             }
         }
+    }
+}
+
+/// A lease that is asked for.
+struct Asking {
+    worker: Worker,
+    answer: Option<JoinHandle<Result<Asked, StorageError>>>,
+}
+
+impl Asking {
+    async fn answer(mut self) -> Result<Asked, StorageError> {
+        let broken = StorageError::Unavailable {
+            location: self.worker.shared.rules.default_destination.clone(),
+            problem: "asking for a lease was broken off".into(),
+        };
+        let Some(answer) = &mut self.answer else { return Err(broken) };
+        let answered = answer.await.unwrap_or(Err(broken));
+        self.answer = None;
+        answered
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        let Some(answer) = self.answer.take() else { return };
+        let running = self.worker.begin_running();
+        tokio::spawn(async move {
+            if let Ok(Ok(Asked::Held(held))) = answer.await {
+                held.give_back().await;
+            }
+            drop(running);
+        });
     }
 }
 

@@ -8,10 +8,11 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::pipeline::outlet::MadeFile;
+use crate::pipeline::plan;
 use crate::service::metrics::Metrics;
 use crate::service::storage::{Location, ObjectKey, ObjectKind, Precondition, Stat, Storage, StorageError};
 
@@ -65,6 +66,22 @@ pub struct Intake {
     runtime: Handle,
 }
 
+/// A preview on its way, counted as long as this lives.
+struct PendingPreview(watch::Sender<usize>);
+
+impl PendingPreview {
+    fn new(waiting: &watch::Sender<usize>) -> Self {
+        waiting.send_modify(|waiting| *waiting += 1);
+        Self(waiting.clone())
+    }
+}
+
+impl Drop for PendingPreview {
+    fn drop(&mut self) {
+        self.0.send_modify(|waiting| *waiting = waiting.saturating_sub(1));
+    }
+}
+
 impl Uploads {
     /// Stores at most `at_once` files at a time, and lets files of `waiting_bytes` together wait or be under way.
     /// `on_stored` is told of each that is there.
@@ -81,6 +98,8 @@ impl Uploads {
         let failed = Arc::new(AtomicBool::new(false));
         let connections = Arc::new(Semaphore::new(at_once.max(1)));
         let on_stored = Arc::new(on_stored);
+        // Small pictures that are on their way: nothing large is stored before them.
+        let previews = watch::Sender::new(0_usize);
         let flag = failed.clone();
         let task = tokio::spawn(async move {
             let mut stored = Stored::new();
@@ -92,14 +111,20 @@ impl Uploads {
                         None => open = false,
                         Some((file, room)) => {
                             let (shelf, connections, metrics) = (shelf.clone(), connections.clone(), metrics.clone());
-                            let (on_stored, failed) = (on_stored.clone(), flag.clone());
+                            let (on_stored, failed, previews) = (on_stored.clone(), flag.clone(), previews.clone());
+                            let is_preview = plan::is_preview_name(&file.object);
+                            let pending = is_preview.then(|| PendingPreview::new(&previews));
                             under_way.spawn(async move {
-                                let _connection = connections.acquire().await;
+                                if !is_preview {
+                                    // Ends only with what it waits for: both ends are here.
+                                    let _ = previews.subscribe().wait_for(|waiting| *waiting == 0).await;
+                                }
+                                let connection = connections.acquire().await;
                                 let object = file.object.clone();
                                 let started = Instant::now();
                                 let bytes = file.content.len() as u64;
                                 let result = store(&shelf, file).await;
-                                drop(room);
+                                drop((room, connection));
                                 match &result {
                                     Ok(_) => {
                                         metrics.upload(bytes, started.elapsed().as_secs_f64());
@@ -107,6 +132,7 @@ impl Uploads {
                                     }
                                     Err(_) => failed.store(true, Ordering::SeqCst),
                                 }
+                                drop(pending);
                                 (object, result)
                             });
                         }

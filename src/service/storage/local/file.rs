@@ -65,17 +65,9 @@ pub(super) struct Pending {
 impl Pending {
     /// Writes the content beside `target`.
     pub(super) fn create(target: &Path, content: &[u8]) -> io::Result<Self> {
-        let folder = target.parent().unwrap_or(target);
-        let mut builder = tempfile::Builder::new();
-        let prefix = format!("{UNFINISHED}{:016x}-{}-{:016x}-", *MACHINE, std::process::id(), *MARK);
-        builder.prefix(&prefix);
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
-        let mut file = builder.tempfile_in(folder)?;
-        file.write_all(content)?;
-        file.as_file().sync_all()?;
-        let generation = generation(&file.as_file().metadata()?)?;
-        Ok(Self { file, generation })
+        let mut unfinished = Unfinished::begin(target)?;
+        unfinished.write(content)?;
+        unfinished.finish()
     }
 
     /// The generation that the file has once it has its name.
@@ -100,6 +92,35 @@ impl Pending {
     /// Gives the file its name in place of what has it.
     pub(super) fn place_over(self, target: &Path) -> io::Result<()> {
         self.file.persist(target).map(drop).map_err(|error| error.error)
+    }
+}
+
+/// A hidden file that content still goes into.
+pub(super) struct Unfinished(NamedTempFile);
+
+impl Unfinished {
+    /// An empty one beside `target`.
+    pub(super) fn begin(target: &Path) -> io::Result<Self> {
+        let folder = target.parent().unwrap_or(target);
+        let mut builder = tempfile::Builder::new();
+        let prefix = format!("{UNFINISHED}{:016x}-{}-{:016x}-", *MACHINE, std::process::id(), *MARK);
+        builder.prefix(&prefix);
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
+        builder.tempfile_in(folder).map(Self)
+    }
+
+    /// Adds to it.
+    pub(super) fn write(&mut self, content: &[u8]) -> io::Result<()> {
+        self.0.write_all(content)
+    }
+
+    /// The whole of it is there.
+    pub(super) fn finish(self) -> io::Result<Pending> {
+        let file = self.0;
+        file.as_file().sync_all()?;
+        let generation = generation(&file.as_file().metadata()?)?;
+        Ok(Pending { file, generation })
     }
 }
 

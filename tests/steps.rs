@@ -1,0 +1,446 @@
+//! Steps by remote models, against a server with Replicate's contract: never paid twice, never held in memory, never in the way
+//! of other jobs.
+
+mod remote_server;
+mod worker_rig;
+
+use std::io::Cursor;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use image::imageops::FilterType;
+use remote_server::{Fault, File, Model, On, RemoteServer, SECRET, TOKEN, signature};
+use serde_json::{Value, json};
+use worker_rig::{PATIENCE, Rig, Setup, crc32c, fixture, job};
+
+async fn with(server: &RemoteServer) -> Setup {
+    let setup = Setup::local().with("CONCEPT_REMOTE_URL", &server.api()).with("CONCEPT_REMOTE_TOKEN", TOKEN);
+    setup.put("bases", "photo.jpg", &fixture("photo.jpg"));
+    setup
+}
+
+/// Twice as large, as an upscaler does it.
+fn doubled(file: Bytes) -> Bytes {
+    let picture = image::load_from_memory(&file).unwrap();
+    let large = picture.resize_exact(2 * picture.width(), 2 * picture.height(), FilterType::Triangle);
+    let mut png = Cursor::new(Vec::new());
+    large.write_to(&mut png, image::ImageFormat::Png).unwrap();
+    png.into_inner().into()
+}
+
+fn with_steps(id: &str, palettes: usize, steps: Value) -> Value {
+    let mut job = job(id, palettes);
+    job["steps"] = steps;
+    job
+}
+
+fn upscale() -> Value {
+    json!([{"name": "upscale", "model": "owner/upscaler", "input": {"scale": 2}}])
+}
+
+fn stored(setup: &Setup, place: &str, object: &str) -> Vec<u8> {
+    std::fs::read(setup.file("palettes", place).join(object)).unwrap_or_else(|_| panic!("{object} is not there"))
+}
+
+/// Everything in a job's folder that others can see.
+fn names(setup: &Setup, place: &str) -> Vec<String> {
+    let Ok(folder) = std::fs::read_dir(setup.file("palettes", place)) else { return Vec::new() };
+    let mut names: Vec<String> = folder.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.retain(|name| !name.starts_with('.'));
+    names.sort();
+    names
+}
+
+/// Waits until something is so.
+async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so().await {
+        assert!(start.elapsed() < PATIENCE, "{what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn clean(server: &RemoteServer) {
+    assert_eq!(server.violations(), Vec::<String>::new());
+    assert_eq!(server.paid_twice(), Vec::new());
+    assert_eq!(server.counts().leaked_tokens, 0);
+}
+
+#[tokio::test]
+async fn a_step_before_takes_the_pictures_place_and_leaves_nothing_but_its_output() {
+    let server = RemoteServer::start().await;
+    server.model("owner/upscaler", Model::makes("image", "image/png", doubled).requires("scale"));
+    let setup = with(&server).await;
+    let rig = setup.serve().await;
+    let mut job = with_steps("j", 2, upscale());
+    job["outputs"] = json!([{"format": "jpeg"}]);
+    let (status, manifest) = rig.post("/v1/render", &job).await;
+    assert_eq!((status, &manifest["state"]), (200, &json!("complete")), "{manifest:#}");
+    assert_eq!((&manifest["variations"][0]["width"], &manifest["source"]["width"]), (&json!(1536), &json!(1536)));
+    let step = &manifest["steps"][0];
+    assert_eq!((&step["name"], &step["model"]), (&json!("upscale"), &json!("owner/upscaler")));
+    let output = &step["outputs"][0];
+    assert_eq!((&output["object"], &output["content_type"]), (&json!("step_upscale.png"), &json!("image/png")));
+    assert_eq!(output["crc32c"], crc32c(&stored(&setup, "u_1/j", "step_upscale.png")));
+    use sha2::Digest as _;
+    let sha256: String = sha2::Sha256::digest(fixture("photo.jpg")).iter().map(|b| format!("{b:02x}")).collect();
+    assert_eq!(manifest["source"]["sha256"], sha256, "of the source, not of what the step made of it");
+    until("notes and lease go", async || names(&setup, "u_1/j").len() == 4).await;
+    assert_eq!(names(&setup, "u_1/j"), ["manifest.json", "palette_P0.jpg", "palette_P1.jpg", "step_upscale.png"]);
+    // Asked for again it is done, and other palettes of the same picture are other work.
+    assert_eq!(rig.post("/v1/render", &job).await.0, 200);
+    assert_eq!(server.created_of("owner/upscaler"), 1);
+    clean(&server);
+}
+
+#[tokio::test]
+async fn pictures_are_sent_within_the_limits_and_uploaded_when_they_are_large() {
+    let server = RemoteServer::start().await;
+    server.model("owner/upscaler", Model::makes("image", "image/jpeg", |file| file));
+    let setup = with(&server).await.with("CONCEPT_REMOTE_MAX_DIMENSION", "640");
+    let rig = setup.serve().await;
+    assert_eq!(rig.post("/v1/render", &with_steps("j", 1, upscale())).await.0, 200);
+    let manifest = setup.manifest("u_1/j").unwrap();
+    assert_eq!(manifest["source"]["width"], 640);
+    // A server that takes no files is given them in the input.
+    server.take_no_files();
+    let mut plain = with_steps("k", 1, upscale());
+    plain["steps"][0]["input"] = json!({});
+    assert_eq!(rig.post("/v1/render", &plain).await.0, 200);
+    let input = server.created().last().unwrap().input["image"].as_str().unwrap().to_owned();
+    assert!(input.starts_with("data:image/jpeg;base64,"), "{}", &input[..40]);
+    clean(&server);
+}
+
+#[tokio::test]
+async fn a_step_after_is_done_for_every_variation_and_stands_in_its_entry() {
+    let server = RemoteServer::start().await;
+    server.model("owner/upscaler", Model::makes("image", "image/png", doubled).after(Duration::from_millis(50)));
+    let setup = with(&server).await;
+    let rig = setup.serve().await;
+    let steps = json!([{"when": "after", "name": "upscale", "model": "owner/upscaler", "input": {"image": "$image"}}]);
+    let (status, manifest) = rig.post("/v1/render", &with_steps("j", 3, steps)).await;
+    assert_eq!(status, 200, "{manifest:#}");
+    for (i, entry) in manifest["variations"].as_array().unwrap().iter().enumerate() {
+        let output = &entry["steps"][0]["outputs"][0];
+        assert_eq!(output["object"], format!("palette_P{i}_128.upscale.png"));
+        let picture = image::load_from_memory(&stored(&setup, "u_1/j", output["object"].as_str().unwrap())).unwrap();
+        assert_eq!((picture.width(), entry["width"].as_u64()), (256, Some(128)));
+    }
+    assert_eq!(server.created_of("owner/upscaler"), 3);
+    clean(&server);
+}
+
+#[tokio::test]
+async fn a_redelivered_job_waits_for_its_running_prediction_instead_of_paying_twice() {
+    let server = RemoteServer::start().await;
+    server.model("owner/upscaler", Model::makes("image", "image/png", doubled).after(Duration::from_secs(5)));
+    // Two seconds for the work: the rest of the ten is for storing and answering.
+    let setup = with(&server).await.with("CONCEPT_ACK_DEADLINE_SECONDS", "10").with("CONCEPT_LEASE_SECONDS", "1");
+    let mut rig = setup.serve().await;
+    let job = with_steps("j", 1, upscale());
+    assert_eq!(rig.push(&job, "m1").await, 503);
+    assert_eq!(server.created_of("owner/upscaler"), 1);
+    // The worker dies while it waits for it, too.
+    let again = tokio::spawn({
+        let request =
+            rig.client.post(rig.url("/pubsub/push")).json(&worker_rig::wrapped(job.to_string().as_bytes(), "m2"));
+        request.send()
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    rig.kill();
+    assert!(again.await.unwrap().is_err());
+    let rig = setup.serve().await;
+    let start = Instant::now();
+    while rig.push(&job, "m3").await != 204 {
+        assert!(start.elapsed() < PATIENCE);
+    }
+    assert_eq!(setup.manifest("u_1/j").unwrap()["state"], "complete");
+    assert_eq!((server.created_of("owner/upscaler"), server.cancelled().len()), (1, 0));
+    clean(&server);
+}
+
+#[tokio::test]
+async fn nobody_pays_on_for_a_caller_who_does_not_come_again() {
+    let server = RemoteServer::start().await;
+    server.model("owner/upscaler", Model::hangs());
+    let setup = with(&server).await.with("CONCEPT_ACK_DEADLINE_SECONDS", "10");
+    let rig = setup.serve().await;
+    let (status, answer) = rig.post("/v1/render", &with_steps("j", 1, upscale())).await;
+    assert_eq!((status, &answer["error"]["class"]), (503, &json!("deadline")), "{answer}");
+    until("it is cancelled", async || server.cancelled().len() == 1).await;
+    clean(&server);
+}
+
+#[tokio::test]
+async fn outputs_are_read_whatever_their_form() {
+    let server = RemoteServer::start().await;
+    let photo = fixture("photo.jpg");
+    server.file("a.jpg", File::bytes("image/jpeg", photo.clone()));
+    server.file("b.png", File::bytes("application/octet-stream", fixture("badge.png")).without_length());
+    let inline = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw==";
+    let forms = [
+        ("one", json!("{server}/outputs/a.jpg"), vec![("step_one.jpg", "image/jpeg")]),
+        (
+            "list",
+            json!(["{server}/outputs/a.jpg", "{server}/outputs/b.png"]),
+            vec![("step_list_1.jpg", "image/jpeg"), ("step_list_2.png", "image/png")],
+        ),
+        ("object", json!({"picture": {"url": "{server}/outputs/a.jpg"}}), vec![("step_object.jpg", "image/jpeg")]),
+        ("inline", json!(inline), vec![("step_inline.gif", "image/gif")]),
+        ("text", json!(["two ", "words"]), vec![("", "text/plain")]),
+        ("json", json!(42), vec![("", "application/json")]),
+    ];
+    let setup = with(&server).await;
+    let rig = setup.serve().await;
+    for (name, output, expected) in forms {
+        server.model("owner/any", Model::succeeds(output));
+        let mut job = with_steps(name, 0, json!([{"name": name, "model": "owner/any", "input": {"form": name}}]));
+        job["palettes"] = json!([]);
+        let (status, manifest) = rig.post("/v1/render", &job).await;
+        assert_eq!((status, &manifest["state"]), (200, &json!("complete")), "{name}: {manifest:#}");
+        let found: Vec<(&str, &str)> = manifest["steps"][0]["outputs"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|output| (output["object"].as_str().unwrap_or_default(), output["content_type"].as_str().unwrap()))
+            .collect();
+        assert_eq!(found, expected, "{name}");
+    }
+    assert_eq!(setup.manifest("u_1/text").unwrap()["steps"][0]["outputs"][0]["value"], "two words");
+    assert_eq!(setup.manifest("u_1/object").unwrap()["steps"][0]["outputs"][0]["name"], "picture");
+    assert_eq!(stored(&setup, "u_1/one", "step_one.jpg"), photo);
+    clean(&server);
+}
+
+#[tokio::test]
+async fn a_video_of_half_a_gigabyte_goes_by_without_being_held() {
+    const BYTES: u64 = 500 << 20;
+    const MOST: u64 = 32 << 20;
+    let server = RemoteServer::start().await;
+    server.file("film.mp4", File::video(BYTES));
+    server.model("owner/talker", Model::succeeds(json!("{server}/outputs/film.mp4")).requires("text"));
+    let setup = with(&server).await;
+    let rig = setup.serve().await;
+    // Warm: what the first job of a process leaves behind is not the video's.
+    assert_eq!(rig.post("/v1/render", &job("warm", 1)).await.0, 200);
+    let resident = |pid: u32| -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0 kB");
+        line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap_or(0) << 10
+    };
+    let steps = json!([{"name": "talking-photo", "model": "owner/talker", "input": {"text": "Hello"}}]);
+    let mut film = with_steps("j", 0, steps);
+    film["palettes"] = json!([]);
+    // Without a video first, so that sending a picture is not counted either.
+    server.model("owner/mute", Model::succeeds(json!("done")));
+    let mut mute = film.clone();
+    mute["job_id"] = json!("mute");
+    mute["steps"][0]["model"] = json!("owner/mute");
+    assert_eq!(rig.post("/v1/render", &mute).await.0, 200);
+    let before = resident(rig.pid());
+    let work = rig.post("/v1/render", &film);
+    tokio::pin!(work);
+    let mut most = 0;
+    let (status, manifest) = loop {
+        tokio::select! {
+            answer = &mut work => break answer,
+            () = tokio::time::sleep(Duration::from_millis(10)) => most = most.max(resident(rig.pid())),
+        }
+    };
+    assert_eq!(status, 200, "{manifest:#}");
+    let output = &manifest["steps"][0]["outputs"][0];
+    assert_eq!((&output["object"], &output["bytes"]), (&json!("step_talking-photo.mp4"), &json!(BYTES)));
+    let file = setup.file("palettes", "u_1/j/step_talking-photo.mp4");
+    assert_eq!(std::fs::metadata(file).unwrap().len(), BYTES);
+    let grown = most.saturating_sub(before);
+    println!("resident {} MiB before, {} MiB more at most", before >> 20, grown >> 20);
+    assert!(grown <= MOST, "{grown} bytes more while {BYTES} went by");
+    clean(&server);
+}
+
+#[tokio::test]
+async fn outputs_that_are_not_what_they_should_be_or_lie_elsewhere_are_recorded_not_stored() {
+    let server = RemoteServer::start().await;
+    server.file("page.jpg", File::bytes("image/jpeg", "<!doctype html><title>no</title>"));
+    server.file("lie.png", File::bytes("image/png", fixture("photo.jpg")));
+    server.file("away.png", File::redirect("http://169.254.169.254/latest"));
+    let setup = with(&server).await;
+    let rig = setup.serve().await;
+    for (i, (output, says)) in [
+        ("{server}/outputs/page.jpg", "no picture, video or sound"),
+        ("{server}/outputs/lie.png", "said to be image/png and is image/jpeg"),
+        ("{server}/outputs/away.png", "is not https://"),
+        ("https://example.com/a.png", "example.com"),
+        ("{server}/outputs/gone.png", "there is nothing"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        server.model("owner/any", Model::succeeds(json!(output)));
+        let step = json!([{"name": "style", "model": "owner/any", "input": {"n": i}}]);
+        let job = with_steps(&format!("j{i}"), 1, step);
+        assert_eq!(rig.push(&job, &format!("m{i}")).await, 204, "{output}");
+        let record = setup.manifest(&format!("u_1/j{i}")).unwrap();
+        assert_eq!(record["error"]["class"], "remote-refused", "{output}: {record:#}");
+        let message = record["error"]["message"].as_str().unwrap();
+        assert!(message.contains(says), "{output}: {message}");
+    }
+    clean(&server);
+}
+
+#[tokio::test]
+async fn what_passes_is_tried_again_and_what_does_not_is_said_at_once() {
+    let server = RemoteServer::start().await;
+    server.model("owner/upscaler", Model::makes("image", "image/jpeg", |file| file).requires("scale"));
+    server.fault(On::Create("owner/upscaler".into()), Fault::RateLimited(Some("1".into())), 1);
+    server.fault(On::Get, Fault::Status(502), 1);
+    let setup = with(&server).await;
+    let rig = setup.serve().await;
+    assert_eq!(rig.push(&with_steps("j", 1, upscale()), "m1").await, 204);
+    assert_eq!(setup.manifest("u_1/j").unwrap()["state"], "complete");
+    // What the job does wrong.
+    for (id, steps, class) in [
+        ("input", json!([{"name": "upscale", "model": "owner/upscaler"}]), "remote-refused"),
+        ("model", json!([{"name": "upscale", "model": "owner/nobody"}]), "remote-refused"),
+        ("none", json!([{"name": "upscale"}]), "bad-job"),
+    ] {
+        assert_eq!(rig.push(&with_steps(id, 1, steps), id).await, 204, "{id}");
+        let record = setup.manifest(&format!("u_1/{id}")).or_else(|| setup.manifest(&format!("_failed/{id}"))).unwrap();
+        assert_eq!(record["error"]["class"], class, "{record:#}");
+    }
+    // A picture that is none is the job's mistake as well.
+    setup.put("bases", "photo.jpg", b"no picture");
+    assert_eq!(rig.push(&with_steps("broken", 1, upscale()), "m9").await, 204);
+    assert_eq!(server.created_of("owner/upscaler"), 1);
+    clean(&server);
+}
+
+#[tokio::test]
+async fn a_model_that_keeps_failing_is_left_alone_and_asked_once_when_it_may_have_recovered() {
+    let server = RemoteServer::start().await;
+    server.model("owner/upscaler", Model::fails("out of memory"));
+    let setup = with(&server).await.with("CONCEPT_REMOTE_BREAKER_SECONDS", "1");
+    let rig = setup.serve().await;
+    let mut pushed = 0;
+    let open = async || {
+        let (_, ready) = rig.get("/ready").await;
+        ready["remote"]["left_alone"].get("owner/upscaler").is_some()
+    };
+    while !open().await {
+        assert_eq!(rig.push(&with_steps(&format!("j{pushed}"), 1, upscale()), &format!("m{pushed}")).await, 503);
+        pushed += 1;
+        assert!(pushed < 20);
+    }
+    let failures = server.created_of("owner/upscaler");
+    assert!(failures <= 10, "it opened after {failures} failures");
+    assert_eq!(rig.push(&with_steps("j0", 1, upscale()), "again").await, 503);
+    assert_eq!(server.created_of("owner/upscaler"), failures, "nothing is ordered while it is open");
+    server.model("owner/upscaler", Model::makes("image", "image/jpeg", |file| file));
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    // One probe closes it, and everything that was put off is done.
+    for i in 0..pushed {
+        assert_eq!(rig.push(&with_steps(&format!("j{i}"), 1, upscale()), &format!("m{i}")).await, 204, "{i}");
+        assert_eq!(setup.manifest(&format!("u_1/j{i}")).unwrap()["state"], "complete");
+    }
+    assert!(!open().await);
+    assert_eq!(server.created_of("owner/upscaler"), failures + pushed);
+}
+
+#[tokio::test]
+async fn a_class_runs_as_many_as_it_may_and_users_take_turns() {
+    let server = RemoteServer::start().await;
+    server.model("owner/styler", Model::makes("image", "image/jpeg", |file| file).after(Duration::from_millis(200)));
+    let setup = with(&server).await.with("CONCEPT_REMOTE_HEAVY_CONCURRENCY", "2");
+    let rig = setup.serve().await;
+    let style = json!([{"name": "style", "model": "owner/styler"}]);
+    let many = join_all((0..10).map(|i| {
+        let mut job = with_steps(&format!("many{i}"), 1, style.clone());
+        job["steps"][0]["input"]["n"] = json!(i);
+        let rig = &rig;
+        async move { (rig.post("/v1/render", &job).await.0, Instant::now()) }
+    }));
+    let one = async {
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        let mut job = with_steps("one", 1, style.clone());
+        job["user_id"] = json!("u_other");
+        let (status, _) = rig.post("/v1/render", &job).await;
+        (status, Instant::now())
+    };
+    let watch = async {
+        let mut most = 0.0_f64;
+        for _ in 0..40 {
+            let text = rig.client.get(rig.url("/metrics")).send().await.unwrap().text().await.unwrap();
+            let line = text
+                .lines()
+                .find_map(|l| l.strip_prefix(r#"concept_class{class="heavy",state="in_use"} "#)?.parse().ok());
+            most = most.max(line.unwrap_or(0.0));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        most
+    };
+    let (many, (status, done), most) = tokio::join!(many, one, watch);
+    assert_eq!(status, 200);
+    assert!(many.iter().all(|(status, _)| *status == 200));
+    let before = many.iter().filter(|(_, at)| *at < done).count();
+    assert!(before <= 6, "{before} of the other user's ten were done first");
+    assert!(most <= 2.0, "{most} at once");
+    clean(&server);
+}
+
+#[tokio::test]
+async fn jobs_without_steps_do_not_wait_for_remote_models_that_hang() {
+    let server = RemoteServer::start().await;
+    server.model("owner/upscaler", Model::hangs());
+    let setup = with(&server).await.with("CONCEPT_QUEUE_LIMIT", "40");
+    let rig = setup.serve().await;
+    let hanging: Vec<_> = (0..30)
+        .map(|i| {
+            let request = rig.client.post(rig.url("/v1/render")).json(&with_steps(&format!("h{i}"), 1, upscale()));
+            tokio::spawn(request.send())
+        })
+        .collect();
+    until("the class is full", async || server.created_of("owner/upscaler") == 8).await;
+    let local = join_all((0..20).map(|i| {
+        let (job, rig) = (job(&format!("local{i}"), 1), &rig);
+        async move {
+            let start = Instant::now();
+            assert_eq!(rig.post("/v1/render", &job).await.0, 200, "30 hanging and 20 are more than may wait");
+            start.elapsed()
+        }
+    }));
+    println!("20 local jobs at once, the slowest {:.1} ms", local.await.iter().max().unwrap().as_secs_f64() * 1e3);
+    hanging.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test]
+async fn a_webhook_is_believed_only_with_the_right_signature() {
+    let server = RemoteServer::start().await;
+    let setup = with(&server)
+        .await
+        .with("CONCEPT_REMOTE_WEBHOOK_URL", "http://127.0.0.1:9/v1/remote/webhook")
+        .with("CONCEPT_REMOTE_WEBHOOK_SECRET", SECRET);
+    let rig = setup.serve().await;
+    let post = async |rig: &Rig, good: bool| {
+        let body = br#"{"id": "abc", "status": "succeeded"}"#;
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        let signed = signature(SECRET, "msg", now, if good { body } else { b"{}" });
+        let request = rig.client.post(rig.url("/v1/remote/webhook")).body(body.to_vec());
+        let request = request.header("webhook-id", "msg").header("webhook-timestamp", now.to_string());
+        request.header("webhook-signature", signed).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!((post(&rig, true).await, post(&rig, false).await), (204, 401));
+    let plain = Setup::local().serve().await;
+    assert_eq!(post(&plain, true).await, 404);
+}
+
+#[tokio::test]
+async fn without_an_api_a_job_with_steps_is_refused_and_told_why() {
+    let setup = Setup::local();
+    setup.put("bases", "photo.jpg", &fixture("photo.jpg"));
+    let rig = setup.serve().await;
+    let (status, answer) = rig.post("/v1/render", &with_steps("j", 1, upscale())).await;
+    assert_eq!((status, &answer["error"]["class"]), (422, &json!("bad-job")));
+    assert!(answer["error"]["message"].as_str().unwrap().contains("CONCEPT_REMOTE_TOKEN"), "{answer}");
+}
