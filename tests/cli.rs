@@ -161,14 +161,14 @@ fn more_palettes_or_outputs_than_the_limits_are_refused() {
 }
 
 #[test]
-fn what_this_version_lacks_is_named_with_what_to_leave_out() {
+fn steps_are_left_to_the_worker_and_that_is_said() {
     let place = prepared();
     place.write(
         "job.json",
-        r#"{"source": "picture.png", "palettes": {"generate": 1}, "steps": [{"when": "before", "name": "n", "model": "m"}]}"#,
+        r#"{"source": "picture.png", "palettes": {"generate": 1}, "steps": [{"when": "before", "name": "n", "model": "owner/m"}]}"#,
     );
     let err = refusal(&place, &["job", "job.json", "--out", "o"]);
-    assert!(err.contains("steps: not available in this version yet"), "{err}");
+    assert!(err.contains("steps: no remote models are set up here"), "{err}");
 }
 
 #[test]

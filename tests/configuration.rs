@@ -51,12 +51,12 @@ fn all_faults_are_reported_together_before_anything_starts() {
 
 #[test]
 fn unknown_variables_are_warned_about_and_do_not_stop_anything() {
-    let vars = [("CONCEPT_MAX_PIXEL", "5"), ("CONCEPT_REDIS_URL", "redis://127.0.0.1"), ("CONCEPTUAL", "art")];
+    let vars = [("CONCEPT_MAX_PIXEL", "5"), ("CONCEPT_XYLOPHONE", "1"), ("CONCEPTUAL", "art")];
     let said = Place::new().run_with(&["config"], &vars, b"");
     assert_eq!(said.code, Some(0));
     assert_eq!(
         said.err,
         "warning: CONCEPT_MAX_PIXEL is not a setting of this version and is ignored; did you mean CONCEPT_MAX_PIXELS?\n\
-         warning: CONCEPT_REDIS_URL is not a setting of this version and is ignored\n"
+         warning: CONCEPT_XYLOPHONE is not a setting of this version and is ignored\n"
     );
 }

@@ -182,3 +182,29 @@ fn a_batch_whose_file_or_task_numbers_make_no_sense_says_so() {
         assert!(text.contains(word), "{text}");
     }
 }
+
+#[tokio::test]
+async fn news_of_a_job_are_published_in_order_and_none_is_missing() {
+    let Some(emulator) = emulator().await else { return };
+    let topic = emulator.create_topic(&name("news")).await;
+    let reader = emulator.create_subscription(&name("news"), &topic, json!({"enableMessageOrdering": true})).await;
+    let setup = local().with("PUBSUB_EMULATOR_HOST", &emulator.address()).with("CONCEPT_PROGRESS_TOPIC", &topic);
+    let rig = setup.serve().await;
+    let mut told = job("told", 3);
+    told["previews"] = json!({});
+    assert_eq!(rig.post("/v1/render", &told).await.0, 200);
+    let (status, _) = rig.get("/v1/jobs/told?user_id=u_1").await;
+    assert_eq!(status, 200);
+    let mut news: Vec<Value> = Vec::new();
+    while news.last().is_none_or(|last| last["last"] == false) {
+        for message in emulator.take(&reader, 1, Duration::from_secs(20)).await {
+            let value: Value = serde_json::from_slice(&message.data).unwrap();
+            assert_eq!(message.attributes["job_id"], "told");
+            assert_eq!(message.attributes["id"], value["id"].to_string());
+            news.push(value);
+        }
+    }
+    let ids: Vec<u64> = news.iter().map(|n| n["id"].as_u64().unwrap()).collect();
+    assert_eq!(ids, (1..=news.len() as u64).collect::<Vec<_>>());
+    assert_eq!(news.iter().filter(|n| n.get("file").is_some()).count(), 6, "three previews and three files");
+}

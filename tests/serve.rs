@@ -189,7 +189,7 @@ async fn a_failed_record_is_replaced_when_a_later_delivery_succeeds() {
 async fn the_record_of_another_job_under_the_same_name_is_set_aside_not_lost() {
     let (setup, rig) = local().await;
     let mut wrong = job("j1", 1);
-    wrong["steps"] = json!([{"when": "before", "name": "n", "model": "m"}]);
+    wrong["steps"] = json!([{"when": "before", "name": "n", "model": "owner/m"}]);
     assert_eq!(rig.push(&wrong, "m1").await, 204);
     let record = setup.manifest("u_1/j1").unwrap();
     assert_eq!(record["state"], "failed");

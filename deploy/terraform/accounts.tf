@@ -52,8 +52,8 @@ resource "google_storage_bucket_iam_member" "worker_reads_bases" {
   member = local.worker
 }
 
-# Create, read, list, and replace under a generation match: leases and failed manifests are replaced, which Cloud Storage
-# counts as deleting. No rights on the bucket itself.
+# Create, read, list, replace and remove under a generation match: failed manifests, leases and notes of steps are replaced, which
+# Cloud Storage counts as deleting, and the latter two are removed in the end. No rights on the bucket itself.
 resource "google_storage_bucket_iam_member" "worker_writes_variations" {
   bucket = local.palette_bucket
   role   = "roles/storage.objectUser"
@@ -61,10 +61,13 @@ resource "google_storage_bucket_iam_member" "worker_writes_variations" {
 }
 
 resource "google_pubsub_topic_iam_member" "worker_publishes" {
-  for_each = {
-    results = google_pubsub_topic.results.name
-    failed  = google_pubsub_topic.failed.name
-  }
+  for_each = merge(
+    {
+      results = google_pubsub_topic.results.name
+      failed  = google_pubsub_topic.failed.name
+    },
+    var.progress_topic ? { progress = google_pubsub_topic.progress[0].name } : {},
+  )
 
   topic  = each.value
   role   = "roles/pubsub.publisher"
@@ -77,6 +80,17 @@ resource "google_pubsub_subscription_iam_member" "worker_pulls" {
   subscription = google_pubsub_subscription.pull[0].name
   role         = "roles/pubsub.subscriber"
   member       = local.worker
+}
+
+resource "google_secret_manager_secret_iam_member" "worker_reads_secrets" {
+  for_each = toset(values(var.secrets))
+
+  project   = var.project
+  secret_id = each.value
+  role      = "roles/secretmanager.secretAccessor"
+  member    = local.worker
+
+  depends_on = [google_project_service.apis]
 }
 
 # Signing links without a key file means asking IAM to sign in one's own name.

@@ -28,6 +28,17 @@ resource "google_cloud_run_v2_job" "batch" {
         }
       }
 
+      dynamic "vpc_access" {
+        for_each = local.networks
+        content {
+          egress = "PRIVATE_RANGES_ONLY"
+          network_interfaces {
+            network    = vpc_access.value.network
+            subnetwork = vpc_access.value.subnetwork
+          }
+        }
+      }
+
       containers {
         image = var.image
         args  = ["batch", var.batch.jobs]
@@ -41,6 +52,19 @@ resource "google_cloud_run_v2_job" "batch" {
           content {
             name  = env.key
             value = env.value
+          }
+        }
+
+        dynamic "env" {
+          for_each = var.secrets
+          content {
+            name = env.key
+            value_source {
+              secret_key_ref {
+                secret  = env.value
+                version = "latest"
+              }
+            }
           }
         }
 
@@ -74,6 +98,7 @@ resource "google_cloud_run_v2_job" "batch" {
     google_storage_bucket_iam_member.worker_reads_bases,
     google_storage_bucket_iam_member.worker_writes_variations,
     google_storage_bucket_iam_member.worker_reads_models,
+    google_secret_manager_secret_iam_member.worker_reads_secrets,
     google_pubsub_topic_iam_member.worker_publishes,
   ]
 }

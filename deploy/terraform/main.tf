@@ -42,7 +42,12 @@ locals {
     CONCEPT_PUSH_AUDIENCE        = local.service_url
     CONCEPT_PUSH_SERVICE_ACCOUNT = join(",", local.callers)
   }
-  settings = merge(local.settings_common, local.settings_cdn, local.settings_bucket_events, local.settings_model, var.settings)
+  settings_progress = var.progress_topic ? { CONCEPT_PROGRESS_TOPIC = google_pubsub_topic.progress[0].id } : {}
+  settings_all      = merge(local.settings_common, local.settings_cdn, local.settings_bucket_events, local.settings_progress, local.settings_model, var.settings)
+  # A variable has one value: where a secret holds it, that one.
+  settings = { for name, value in local.settings_all : name => value if !contains(keys(var.secrets), name) }
+  # At most one, as dynamic blocks want it.
+  networks = var.network == null ? [] : [var.network]
 }
 
 resource "google_project_service" "apis" {
@@ -56,7 +61,11 @@ resource "google_project_service" "apis" {
     "pubsub.googleapis.com",
     "run.googleapis.com",
     "storage.googleapis.com",
-  ], var.cloud_build ? ["cloudbuild.googleapis.com"] : [], var.cdn_domain == null ? [] : ["compute.googleapis.com"]))
+    ],
+    var.cloud_build ? ["cloudbuild.googleapis.com"] : [],
+    var.cdn_domain == null ? [] : ["compute.googleapis.com"],
+    length(var.secrets) == 0 ? [] : ["secretmanager.googleapis.com"],
+  ))
 
   project            = var.project
   service            = each.value

@@ -30,6 +30,16 @@ resource "google_pubsub_topic" "failed" {
   depends_on = [google_project_service.apis]
 }
 
+# News of running jobs. A subscription gets those of one job in order where it has message ordering.
+resource "google_pubsub_topic" "progress" {
+  count = var.progress_topic ? 1 : 0
+
+  name   = "${var.name}-progress"
+  labels = local.labels
+
+  depends_on = [google_project_service.apis]
+}
+
 resource "google_pubsub_topic_iam_member" "publishers" {
   for_each = toset(var.publishers)
 

@@ -18,6 +18,11 @@ output "failed_topic" {
   value       = google_pubsub_topic.failed.id
 }
 
+output "progress_topic" {
+  description = "News of running jobs come from here."
+  value       = one(google_pubsub_topic.progress[*].id)
+}
+
 output "dead_letter_subscription" {
   description = "Where dead letters are kept for 31 days."
   value       = google_pubsub_subscription.kept["dead-letters"].id

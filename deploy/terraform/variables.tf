@@ -160,6 +160,26 @@ variable "settings" {
   }
 }
 
+variable "secrets" {
+  description = "CONCEPT_* variables whose values are secrets, such as CONCEPT_REMOTE_TOKEN and CONCEPT_REDIS_URL, each with the name of the secret in this project's Secret Manager. The worker may read these secrets; an instance takes their newest versions when it starts."
+  type        = map(string)
+  default     = {}
+
+  validation {
+    condition     = alltrue([for name, secret in var.secrets : can(regex("^CONCEPT_[A-Z0-9_]+$", name)) && can(regex("^[A-Za-z0-9_-]{1,255}$", secret))])
+    error_message = "Give names that begin with CONCEPT_, and names of secrets: letters, digits, - and _."
+  }
+}
+
+variable "network" {
+  description = "Network, and subnetwork of the region, through which the worker reaches private addresses, such as Memorystore's. Null: none."
+  type = object({
+    network    = string
+    subnetwork = string
+  })
+  default = null
+}
+
 variable "ingress" {
   description = "Who may reach the service's address at all: INGRESS_TRAFFIC_ALL or INGRESS_TRAFFIC_INTERNAL_ONLY (Pub/Sub and Scheduler of the same project still do). Callers need a token either way."
   type        = string
@@ -190,6 +210,12 @@ variable "publishers" {
   description = "Members that may publish jobs, such as serviceAccount:app@project.iam.gserviceaccount.com."
   type        = list(string)
   default     = []
+}
+
+variable "progress_topic" {
+  description = "Whether there is a topic for news of running jobs."
+  type        = bool
+  default     = false
 }
 
 variable "max_delivery_attempts" {

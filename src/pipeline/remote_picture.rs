@@ -78,8 +78,8 @@ mod tests {
 
     #[test]
     fn transparency_is_sent_as_it_is() {
-        let badge = std::fs::read("fixtures/images/badge.png").unwrap();
-        let (file, format) = prepare(&badge, &limits(2_048, 2_000_000)).unwrap();
+        let logo = std::fs::read("fixtures/images/logo_transparent_garbage.png").unwrap();
+        let (file, format) = prepare(&logo, &limits(2_048, 2_000_000)).unwrap();
         assert_eq!(format, Format::Png);
         assert!(image::load_from_memory(&file).unwrap().color().has_alpha());
         assert!(prepare(b"no picture", &limits(64, 4_096)).is_err());

@@ -40,7 +40,10 @@ impl RedisServer {
                 Ok(child) => child,
                 Err(error) if error.kind() == ErrorKind::NotFound => {
                     // Not through eprintln, which cargo test keeps to itself.
-                    let _ = writeln!(std::io::stderr(), "skipped: redis-server is not installed");
+                    let _ = writeln!(
+                        std::io::stderr(),
+                        "SKIPPED: redis-server is not installed (apt-get install redis-server)"
+                    );
                     return None;
                 }
                 Err(error) => panic!("redis-server cannot be started: {error}"),

@@ -96,6 +96,73 @@ run "signed_links_let_the_worker_sign_in_its_own_name_only" {
   }
 }
 
+run "secrets_come_from_secret_manager_and_private_addresses_are_reached_through_the_network" {
+  variables {
+    batch    = { jobs = "gs://test-jobs/tonight.ndjson" }
+    secrets  = { CONCEPT_REMOTE_TOKEN = "remote", CONCEPT_REDIS_URL = "redis" }
+    settings = { CONCEPT_REMOTE_TOKEN = "in the open" }
+    network  = { network = "default", subnetwork = "europe" }
+  }
+  assert {
+    condition = alltrue([
+      for envs in [
+        google_cloud_run_v2_service.worker[0].template[0].containers[0].env,
+        google_cloud_run_v2_job.batch[0].template[0].template[0].containers[0].env,
+      ] :
+      one([for env in envs : env.value_source[0].secret_key_ref[0].secret if env.name == "CONCEPT_REMOTE_TOKEN"]) == "remote" &&
+      one([for env in envs : env.value_source[0].secret_key_ref[0].secret if env.name == "CONCEPT_REDIS_URL"]) == "redis"
+    ])
+    error_message = "service and job take the variables from the secrets, and from nowhere else"
+  }
+  assert {
+    condition = alltrue([
+      for name in ["remote", "redis"] :
+      google_secret_manager_secret_iam_member.worker_reads_secrets[name].role == "roles/secretmanager.secretAccessor" &&
+      google_secret_manager_secret_iam_member.worker_reads_secrets[name].member == google_service_account.worker.member
+    ])
+    error_message = "the worker may read these secrets"
+  }
+  assert {
+    condition = alltrue([
+      for access in [
+        google_cloud_run_v2_service.worker[0].template[0].vpc_access[0],
+        google_cloud_run_v2_job.batch[0].template[0].template[0].vpc_access[0],
+      ] :
+      access.egress == "PRIVATE_RANGES_ONLY" && access.network_interfaces[0].network == "default" && access.network_interfaces[0].subnetwork == "europe"
+    ])
+    error_message = "only private addresses go through the network"
+  }
+}
+
+run "a_worker_pool_has_them_too" {
+  variables {
+    variant = "worker_pool"
+    secrets = { CONCEPT_REDIS_URL = "redis" }
+    network = { network = "default", subnetwork = "europe" }
+  }
+  assert {
+    condition = alltrue([
+      one([for env in google_cloud_run_v2_worker_pool.worker[0].template[0].containers[0].env : env.value_source[0].secret_key_ref[0].secret if env.name == "CONCEPT_REDIS_URL"]) == "redis",
+      google_cloud_run_v2_worker_pool.worker[0].template[0].vpc_access[0].network_interfaces[0].network == "default",
+    ])
+    error_message = "the pool takes the secret and reaches the network"
+  }
+}
+
+run "news_of_jobs_have_a_topic_where_it_is_wanted" {
+  variables {
+    progress_topic = true
+  }
+  assert {
+    condition = alltrue([
+      one([for env in google_cloud_run_v2_service.worker[0].template[0].containers[0].env : env.value if env.name == "CONCEPT_PROGRESS_TOPIC"]) == google_pubsub_topic.progress[0].id,
+      google_pubsub_topic_iam_member.worker_publishes["progress"].topic == "concept-worker-progress",
+      google_pubsub_topic_iam_member.worker_publishes["progress"].role == "roles/pubsub.publisher",
+    ])
+    error_message = "the worker knows the topic and may publish to it"
+  }
+}
+
 run "new_pictures_start_the_default_job" {
   variables {
     default_job = "{\"palettes\":{\"generate\":7}}"
@@ -177,10 +244,11 @@ run "impossible_values_are_refused" {
     default_job             = "no JSON"
     cdn_domain              = "https://images.example.com"
     settings                = { PATH = "/" }
+    secrets                 = { TOKEN = "remote" }
   }
   expect_failures = [
     var.name, var.variant, var.max_delivery_attempts, var.request_timeout_seconds,
-    var.signed_link_days, var.default_job, var.cdn_domain, var.settings,
+    var.signed_link_days, var.default_job, var.cdn_domain, var.settings, var.secrets,
   ]
 }
 

@@ -237,16 +237,17 @@ impl Follower {
             if let Some(track) = track.clone().filter(|track| !track.is_idle() || track.has_ended()) {
                 return Some(Source::Here(track));
             }
-            if let Some(list) = user.and_then(|user| self.worker.news_elsewhere(user, &self.id)) {
-                if self.worker.cache().shared()?.entries(&list, 0, 1).await.is_some_and(|news| !news.is_empty()) {
-                    return Some(Source::Elsewhere { list, read: 0 });
-                }
+            if let Some(list) = user.and_then(|user| self.worker.news_elsewhere(user, &self.id))
+                && let Some(shared) = self.worker.cache().shared()
+                && shared.entries(&list, 0, 1).await.is_some_and(|news| !news.is_empty())
+            {
+                return Some(Source::Elsewhere { list, read: 0 });
             }
             // Done before anybody followed it: the manifest is all there is to tell.
             if self.done().await.is_some() {
                 return Some(Source::Elsewhere { list: String::new(), read: 0 });
             }
-            if let Some(track) = track.filter(|track| track.news_after(self.seen.within(track.run())).len() > 0) {
+            if let Some(track) = track.filter(|track| !track.news_after(self.seen.within(track.run())).is_empty()) {
                 return Some(Source::Here(track));
             }
             if Instant::now() > patience || self.worker.is_draining() {

@@ -51,6 +51,11 @@ impl Clock {
         Self { worker, deadline, gone, comes_again }
     }
 
+    /// Stops what runs for this job: nobody needs it.
+    pub fn give_up(&self) {
+        self.gone.store(true, Ordering::SeqCst);
+    }
+
     /// Whether the job comes again when it does not succeed now.
     pub const fn comes_again(&self) -> bool {
         self.comes_again

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::stream::{self, StreamExt};
+use tokio::sync::oneshot;
 
 use super::Worker;
 use super::claim::{Claim, Picture, WholePicture};
@@ -76,11 +77,16 @@ pub struct MadeBase {
 }
 
 impl Worker {
-    /// Reads the picture into memory that admission has given for the whole job.
+    /// Reads the picture into memory that admission has given for the whole job. `is_picture` is told once its header is read.
     ///
     /// # Errors
     /// [`Failure`]; nothing has been stored yet.
-    pub(super) async fn fetch(&self, claim: Claim, facts: &mut Facts) -> Result<Production, Failure> {
+    pub(super) async fn fetch(
+        &self,
+        claim: Claim,
+        is_picture: Option<oneshot::Sender<()>>,
+        facts: &mut Facts,
+    ) -> Result<Production, Failure> {
         let Claim {
             plan,
             identity,
@@ -109,9 +115,9 @@ impl Worker {
         let fill_named = fill.as_deref().and_then(|source| known_as(plan.fill.as_ref(), source));
         let kept = self.made_base(&plan, &picture, named.as_ref(), fill.as_deref(), fill_named.as_ref());
         // Its facts are enough while there is no memory yet: held all that time, it could not be let go of.
-        let kept = kept.map(|made| (made.base.probe.clone(), made.base.backdrop_bytes(self.shared.lanes.width())));
+        let kept = kept.map(|made| (made.base.probe, made.base.backdrop_bytes(self.shared.lanes.width())));
         let header = match &mut picture {
-            _ if kept.is_some() => kept.as_ref().map(|(probe, _)| probe.clone()),
+            _ if kept.is_some() => kept.as_ref().map(|(probe, _)| *probe),
             Picture::Whole(whole) => self.probe(&whole.bytes, true)?,
             Picture::Open(source) => {
                 clock.in_time(source.head()).await??;
@@ -124,6 +130,10 @@ impl Worker {
             Some(fill) => Some((clock.in_time(self.behind(fill)).await??, fill.size.unwrap_or(0))),
             None => None,
         };
+        if let Some(is_picture) = is_picture {
+            // Nobody may be waiting for it.
+            let _ = is_picture.send(());
+        }
         entry.stage(Stage::Queued);
         // Before there is memory for the job: the model may be waiting for that of others.
         clock.in_time(self.shared.models.await_model(&plan.job)).await??;

@@ -125,6 +125,10 @@ impl Desk {
                 next = Some(Precondition::Absent);
                 continue;
             };
+            if content.as_ref().is_some_and(|content| content.is_of(&self.owner, hold)) {
+                // An attempt got through whose answer was lost.
+                return Ok(Asked::Held(self.hold(key, hold, generation)));
+            }
             let first_seen = match seen {
                 Some(seen) if seen.generation == generation => seen.first_seen,
                 _ => Instant::now(),

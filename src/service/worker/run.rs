@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -293,28 +294,47 @@ impl Worker {
         }
         let desk = self.shared.desk.clone().filter(|_| claim.keep == Keep::Stored && lease.is_none());
         let Some(desk) = desk else {
-            let production = Box::pin(self.fetch(claim, facts)).await.map_err(Halt::Failed)?;
+            let production = Box::pin(self.fetch(claim, None, facts)).await.map_err(Halt::Failed)?;
             return Box::pin(self.produce(production, None, facts, arrived)).await.map_err(Halt::Failed);
         };
         let (folder, key, clock) = (claim.folder.clone(), claim.identity.key.clone(), claim.clock.clone());
-        let asking = self.ask(&desk, &folder, &key, None);
+        let (is_picture, seen_to_be) = oneshot::channel();
         let ask = async {
+            // Of what is no picture there is nothing to share.
+            if seen_to_be.await.is_err() {
+                return Ok(());
+            }
+            let asking = self.ask(&desk, &folder, &key, None);
             match clock.in_time(timeout(ASKING, asking.answer())).await.map_err(Halt::Failed)? {
                 Ok(Ok(Asked::Held(held))) => *lease = Some(held),
                 Ok(Ok(Asked::Busy(seen))) => return Err(Halt::Elsewhere(seen)),
                 Ok(Err(error)) => tracing::debug!(%error, "there is no lease; another instance may do the same work"),
                 Err(_) => tracing::debug!("there is no lease in time; another instance may do the same work"),
             }
-            // Whoever had it may have given it back when all was done.
-            let found = clock.in_time(existing::look(&self.shared.storage, &folder)).await;
-            match found.and_then(|found| found).map_err(Halt::Failed)? {
-                Existing::Final(manifest) if manifest.key == key => Err(Halt::Done(manifest)),
-                _ => Ok(()),
-            }
+            Ok(())
         };
-        let fetch = async { Box::pin(self.fetch(claim, facts)).await.map_err(Halt::Failed) };
+        let fetch = async { Box::pin(self.fetch(claim, Some(is_picture), facts)).await.map_err(Halt::Failed) };
         let ((), production) = tokio::try_join!(ask, fetch)?;
-        Box::pin(self.produce(production, None, facts, arrived)).await.map_err(Halt::Failed)
+        // Whoever had the lease may have given it back when all was done. That is seldom, so that nothing waits for the answer.
+        let look = clock.in_time(existing::look(&self.shared.storage, &folder));
+        let produce = Box::pin(self.produce(production, None, facts, arrived));
+        tokio::pin!(look, produce);
+        let mut looked = false;
+        loop {
+            tokio::select! {
+                biased;
+                finished = &mut produce => return finished.map_err(Halt::Failed),
+                found = &mut look, if !looked => {
+                    looked = true;
+                    if let Ok(Ok(Existing::Final(manifest))) = found
+                        && manifest.key == key
+                    {
+                        clock.give_up();
+                        return Err(Halt::Done(manifest));
+                    }
+                }
+            }
+        }
     }
 
     /// Asks for a lease, in a task of its own: one that comes after nobody waits for it any more is given back.
@@ -362,7 +382,7 @@ impl Worker {
             if !claim.plan.job.has_variations() {
                 return Box::pin(self.commit_steps(claim, &shelf, facts, arrived)).await;
             }
-            let production = Box::pin(self.fetch(claim, facts)).await?;
+            let production = Box::pin(self.fetch(claim, None, facts)).await?;
             Box::pin(self.produce(production, Some(&errand), facts, arrived)).await
         };
         work.await.map_err(Halt::Failed)
