@@ -43,6 +43,11 @@ fn stored(setup: &Setup, place: &str, object: &str) -> Vec<u8> {
     std::fs::read(setup.file("palettes", place).join(object)).unwrap_or_else(|_| panic!("{object} is not there"))
 }
 
+fn source_sha256() -> String {
+    use sha2::Digest as _;
+    sha2::Sha256::digest(fixture("photo.jpg")).iter().map(|b| format!("{b:02x}")).collect()
+}
+
 /// Everything in a job's folder that others can see.
 fn names(setup: &Setup, place: &str) -> Vec<String> {
     let Ok(folder) = std::fs::read_dir(setup.file("palettes", place)) else { return Vec::new() };
@@ -81,13 +86,14 @@ async fn a_step_before_takes_the_pictures_place_and_leaves_nothing_but_its_outpu
     let step = &manifest["steps"][0];
     assert_eq!((&step["name"], &step["model"]), (&json!("upscale"), &json!("owner/upscaler")));
     let output = &step["outputs"][0];
-    assert_eq!((&output["object"], &output["content_type"]), (&json!("step_upscale.png"), &json!("image/png")));
-    assert_eq!(output["crc32c"], crc32c(&stored(&setup, "u_1/j", "step_upscale.png")));
-    use sha2::Digest as _;
-    let sha256: String = sha2::Sha256::digest(fixture("photo.jpg")).iter().map(|b| format!("{b:02x}")).collect();
-    assert_eq!(manifest["source"]["sha256"], sha256, "of the source, not of what the step made of it");
+    let object = output["object"].as_str().unwrap();
+    assert!(object.starts_with("step_upscale.") && object.ends_with(".png"), "{object}");
+    assert_eq!(output["content_type"], "image/png");
+    assert_eq!(output["crc32c"], crc32c(&stored(&setup, "u_1/j", object)));
+    assert!(manifest["timings_ms"]["remote"].is_number());
+    assert_eq!(manifest["source"]["sha256"], source_sha256(), "of the source, not of what the step made of it");
     until("notes and lease go", async || names(&setup, "u_1/j").len() == 4).await;
-    assert_eq!(names(&setup, "u_1/j"), ["manifest.json", "palette_P0.jpg", "palette_P1.jpg", "step_upscale.png"]);
+    assert_eq!(names(&setup, "u_1/j"), ["manifest.json", "palette_P0.jpg", "palette_P1.jpg", object]);
     // Asked for again it is done, and other palettes of the same picture are other work.
     assert_eq!(rig.post("/v1/render", &job).await.0, 200);
     assert_eq!(server.created_of("owner/upscaler"), 1);
@@ -124,7 +130,8 @@ async fn a_step_after_is_done_for_every_variation_and_stands_in_its_entry() {
     assert_eq!(status, 200, "{manifest:#}");
     for (i, entry) in manifest["variations"].as_array().unwrap().iter().enumerate() {
         let output = &entry["steps"][0]["outputs"][0];
-        assert_eq!(output["object"], format!("palette_P{i}_128.upscale.png"));
+        let object = output["object"].as_str().unwrap();
+        assert!(object.starts_with(&format!("palette_P{i}_128.step-upscale.")) && object.ends_with(".png"), "{object}");
         let picture = image::load_from_memory(&stored(&setup, "u_1/j", output["object"].as_str().unwrap())).unwrap();
         assert_eq!((picture.width(), entry["width"].as_u64()), (256, Some(128)));
     }
@@ -156,7 +163,9 @@ async fn a_redelivered_job_waits_for_its_running_prediction_instead_of_paying_tw
     while rig.push(&job, "m3").await != 204 {
         assert!(start.elapsed() < PATIENCE);
     }
-    assert_eq!(setup.manifest("u_1/j").unwrap()["state"], "complete");
+    let manifest = setup.manifest("u_1/j").unwrap();
+    assert_eq!(manifest["state"], "complete");
+    assert_eq!(manifest["source"]["sha256"], source_sha256(), "known from the delivery that read it");
     assert_eq!((server.created_of("owner/upscaler"), server.cancelled().len()), (1, 0));
     clean(&server);
 }
@@ -181,14 +190,14 @@ async fn outputs_are_read_whatever_their_form() {
     server.file("b.png", File::bytes("application/octet-stream", fixture("badge.png")).without_length());
     let inline = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw==";
     let forms = [
-        ("one", json!("{server}/outputs/a.jpg"), vec![("step_one.jpg", "image/jpeg")]),
+        ("one", json!("{server}/outputs/a.jpg"), vec![(".jpg", "image/jpeg")]),
         (
             "list",
             json!(["{server}/outputs/a.jpg", "{server}/outputs/b.png"]),
-            vec![("step_list_1.jpg", "image/jpeg"), ("step_list_2.png", "image/png")],
+            vec![(".1.jpg", "image/jpeg"), (".2.png", "image/png")],
         ),
-        ("object", json!({"picture": {"url": "{server}/outputs/a.jpg"}}), vec![("step_object.jpg", "image/jpeg")]),
-        ("inline", json!(inline), vec![("step_inline.gif", "image/gif")]),
+        ("object", json!({"picture": {"url": "{server}/outputs/a.jpg"}}), vec![(".jpg", "image/jpeg")]),
+        ("inline", json!(inline), vec![(".gif", "image/gif")]),
         ("text", json!(["two ", "words"]), vec![("", "text/plain")]),
         ("json", json!(42), vec![("", "application/json")]),
     ];
@@ -206,11 +215,15 @@ async fn outputs_are_read_whatever_their_form() {
             .iter()
             .map(|output| (output["object"].as_str().unwrap_or_default(), output["content_type"].as_str().unwrap()))
             .collect();
-        assert_eq!(found, expected, "{name}");
+        assert_eq!(found.len(), expected.len(), "{name}: {found:?}");
+        for ((object, content_type), (end, expected)) in found.into_iter().zip(expected) {
+            assert!(object.ends_with(end) && content_type == expected, "{name}: {object} {content_type}");
+        }
     }
     assert_eq!(setup.manifest("u_1/text").unwrap()["steps"][0]["outputs"][0]["value"], "two words");
     assert_eq!(setup.manifest("u_1/object").unwrap()["steps"][0]["outputs"][0]["name"], "picture");
-    assert_eq!(stored(&setup, "u_1/one", "step_one.jpg"), photo);
+    let one = setup.manifest("u_1/one").unwrap()["steps"][0]["outputs"][0]["object"].as_str().unwrap().to_owned();
+    assert_eq!(stored(&setup, "u_1/one", &one), photo);
     clean(&server);
 }
 
@@ -251,13 +264,45 @@ async fn a_video_of_half_a_gigabyte_goes_by_without_being_held() {
     };
     assert_eq!(status, 200, "{manifest:#}");
     let output = &manifest["steps"][0]["outputs"][0];
-    assert_eq!((&output["object"], &output["bytes"]), (&json!("step_talking-photo.mp4"), &json!(BYTES)));
-    let file = setup.file("palettes", "u_1/j/step_talking-photo.mp4");
+    assert_eq!(output["bytes"], BYTES);
+    let file = setup.file("palettes", "u_1/j").join(output["object"].as_str().unwrap());
     assert_eq!(std::fs::metadata(file).unwrap().len(), BYTES);
     let grown = most.saturating_sub(before);
     println!("resident {} MiB before, {} MiB more at most", before >> 20, grown >> 20);
     assert!(grown <= MOST, "{grown} bytes more while {BYTES} went by");
     clean(&server);
+}
+
+#[tokio::test]
+async fn a_job_that_was_mended_is_not_held_up_by_what_its_first_try_left() {
+    let server = RemoteServer::start().await;
+    server.model("owner/upscaler", Model::makes("image", "image/png", doubled));
+    let setup = with(&server).await.with("CONCEPT_MAX_PIXELS", "1000000");
+    let rig = setup.serve().await;
+    // Twice as large is more than may be: paid for, stored, and then refused for good.
+    assert_eq!(rig.push(&with_steps("j", 1, upscale()), "m1").await, 204);
+    assert_eq!(setup.manifest("u_1/j").unwrap()["error"]["class"], "picture-too-large");
+    server.model("owner/upscaler", Model::makes("image", "image/jpeg", |file| file));
+    let mut mended = with_steps("j", 1, upscale());
+    mended["steps"][0]["input"] = json!({"scale": 1});
+    assert_eq!(rig.push(&mended, "m2").await, 204);
+    assert_eq!(setup.manifest("u_1/j").unwrap()["state"], "complete");
+    clean(&server);
+}
+
+#[tokio::test]
+async fn a_picture_that_a_model_never_takes_is_not_paid_for_without_end() {
+    let server = RemoteServer::start().await;
+    server.model("owner/upscaler", Model::fails("this picture cannot be read"));
+    let setup = with(&server).await.with("CONCEPT_REMOTE_BREAKER_SECONDS", "1");
+    let rig = setup.serve().await;
+    let start = Instant::now();
+    while rig.push(&with_steps("j", 1, upscale()), "m").await != 204 {
+        assert!(start.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(setup.manifest("u_1/j").unwrap()["error"]["class"], "remote-refused");
+    assert_eq!(server.created_of("owner/upscaler"), 4);
 }
 
 #[tokio::test]
@@ -329,13 +374,14 @@ async fn a_model_that_keeps_failing_is_left_alone_and_asked_once_when_it_may_hav
         ready["remote"]["left_alone"].get("owner/upscaler").is_some()
     };
     while !open().await {
-        assert_eq!(rig.push(&with_steps(&format!("j{pushed}"), 1, upscale()), &format!("m{pushed}")).await, 503);
+        let status = rig.push(&with_steps(&format!("j{pushed}"), 1, upscale()), &format!("m{pushed}")).await;
+        assert!(matches!(status, 429 | 503), "{status}");
         pushed += 1;
         assert!(pushed < 20);
     }
     let failures = server.created_of("owner/upscaler");
     assert!(failures <= 10, "it opened after {failures} failures");
-    assert_eq!(rig.push(&with_steps("j0", 1, upscale()), "again").await, 503);
+    assert_eq!(rig.push(&with_steps("j0", 1, upscale()), "again").await, 429);
     assert_eq!(server.created_of("owner/upscaler"), failures, "nothing is ordered while it is open");
     server.model("owner/upscaler", Model::makes("image", "image/jpeg", |file| file));
     tokio::time::sleep(Duration::from_millis(1_100)).await;

@@ -34,6 +34,9 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Bytes of messages that are read at once; pictures that come along are counted by admission.
 const BODIES: usize = 32 << 20;
 
+/// Webhooks that are read at once.
+const WEBHOOKS: usize = 2;
+
 /// Streams at once on one h2c connection: the front end multiplexes every request of an instance.
 const MAX_STREAMS: u32 = 1_024;
 
@@ -50,12 +53,20 @@ struct Face {
     auth: Arc<Auth>,
     /// KiB of message bodies that may be read now.
     bodies: Arc<Semaphore>,
+    /// Webhooks that are read now.
+    webhooks: Arc<Semaphore>,
     started: Instant,
 }
 
 /// Every route.
 pub fn router(worker: Worker, auth: Auth, started: Instant) -> Router {
-    routes::router(Face { worker, auth: Arc::new(auth), bodies: Arc::new(Semaphore::new(BODIES >> 10)), started })
+    routes::router(Face {
+        worker,
+        auth: Arc::new(auth),
+        bodies: Arc::new(Semaphore::new(BODIES >> 10)),
+        webhooks: Arc::new(Semaphore::new(WEBHOOKS)),
+        started,
+    })
 }
 
 /// Serves until `shutdown`, then begins nothing new, lets what runs finish within the worker's time, and returns.

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::breaker::BreakerOptions;
+use super::breaker::{BreakerOptions, BreakerState};
 use super::failure::{Class, Failure};
 use super::fair::{Fair, FairError, FairOccupancy, FairOptions, FairPermit};
-use super::remote::{ModelRef, Remote, RemoteError, RemoteOptions, Webhook, WebhookSecret};
+use super::remote::{BreakerReport, ModelRef, Remote, RemoteError, RemoteOptions, Webhook, WebhookSecret};
 use super::source::web::WebSources;
 use crate::config::Config;
 use crate::pipeline::job::{StepClass, StepRequest};
@@ -122,6 +122,29 @@ impl Steps {
             .map_err(|error: FairError| Failure::new(Class::Busy, format!("steps of class {}: {error}", class.name())))
     }
 
+    /// Steps of a class that are under way at once.
+    pub fn slots(&self, class: StepClass) -> usize {
+        let of = |(known, fair): &(StepClass, Fair)| (*known == class).then(|| fair.occupancy().slots);
+        self.inner.classes.iter().find_map(of).unwrap_or(1)
+    }
+
+    /// Whether a model is left alone now.
+    ///
+    /// # Errors
+    /// [`Class::Busy`] while its breaker is open.
+    pub fn check(&self, step: &str, model: &ModelRef) -> Result<(), Failure> {
+        let model = model.model();
+        let broken = |report: &BreakerReport| report.model == model && report.state == BreakerState::Open;
+        match self.inner.remote.breakers().iter().any(broken) {
+            true => {
+                let message =
+                    format!("steps: {step}: the remote model {model} keeps failing and is left alone for now");
+                Err(Failure::new(Class::Busy, message))
+            }
+            false => Ok(()),
+        }
+    }
+
     /// The client of the API.
     pub fn remote(&self) -> &Remote {
         &self.inner.remote
@@ -153,6 +176,8 @@ pub fn failure(step: &str, error: &RemoteError) -> Failure {
         RemoteError::Failed { .. } | RemoteError::Cancelled { .. } | RemoteError::NoSuchPrediction { .. } => {
             Class::RemoteFailed
         }
+        // Nothing was asked: that is no attempt.
+        RemoteError::BreakerOpen { .. } | RemoteError::RateLimited { .. } => Class::Busy,
         // What passes, and what whoever runs the worker can mend before the next delivery.
         _ => Class::RemoteUnavailable,
     };

@@ -248,8 +248,14 @@ pub enum Storage {
     Memory(MemoryStorage),
 }
 
-/// An object on its way out: its pieces, or why the next one does not come. Its end is the end of the object.
-pub type Pieces = mpsc::Receiver<Result<Bytes, String>>;
+/// An object on its way out: its pieces, then none, or why the next one does not come. Where nothing more comes, not even that,
+/// whoever sent it went away in the middle.
+pub type Pieces = mpsc::Receiver<Result<Option<Bytes>, String>>;
+
+/// The next piece; none at the end of the object.
+fn piece_of(received: Option<Result<Option<Bytes>, String>>) -> Result<Option<Bytes>, String> {
+    received.unwrap_or_else(|| Err("it broke off in the middle".into()))
+}
 
 /// An object on its way in: what is known of it, then its content piece by piece.
 #[derive(Debug)]

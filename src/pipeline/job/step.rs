@@ -111,6 +111,7 @@ fn put(value: &mut Value, picture: &str) -> bool {
         }
         // Not `any`: every place is filled.
         Value::Array(list) => list.iter_mut().fold(false, |placed, value| put(value, picture) | placed),
+        Value::Object(fields) => fields.values_mut().fold(false, |placed, value| put(value, picture) | placed),
         _ => false,
     }
 }

@@ -23,7 +23,7 @@ use url::{Host, Url};
 use super::budget::{BudgetOptions, RetryBudget};
 use super::output::{extension, media_type};
 use super::prediction::{ModelRef, Prediction, PredictionStatus, Running, is_prediction_id, settle};
-use super::webhook::{Waiters, Webhook, WebhookError, prediction_of, verify};
+use super::webhook::{Waiters, Webhook, WebhookError, prediction_of, signed, verify};
 use crate::service::breaker::{Breaker, BreakerOptions, BreakerState, Call};
 use attempt::{Asked, jittered};
 
@@ -427,6 +427,17 @@ impl Remote {
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https"))
             .ok_or_else(|| not_understood("the address of an uploaded file is neither http nor https"))
+    }
+
+    /// Whether a webhook with these headers may be one of the server's, before its body is read.
+    ///
+    /// # Errors
+    /// [`WebhookError`].
+    pub fn webhook_is_expected(&self, headers: &HeaderMap) -> Result<(), WebhookError> {
+        if self.shared.options.webhook.is_none() {
+            return Err(WebhookError::NotInUse);
+        }
+        signed(headers, SystemTime::now()).map(drop)
     }
 
     /// Takes in a webhook: checks its signature, and wakes those who wait for its prediction. Whether anybody did;

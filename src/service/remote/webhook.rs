@@ -99,6 +99,32 @@ pub enum WebhookError {
 /// # Errors
 /// [`WebhookError`].
 pub fn verify(secret: &WebhookSecret, headers: &HeaderMap, body: &[u8], now: SystemTime) -> Result<(), WebhookError> {
+    let Signed { id, timestamp, signatures } = signed(headers, now)?;
+    // A key of any length does.
+    let mut mac = Hmac::<Sha256>::new_from_slice(&secret.key).map_err(|_| WebhookError::Signature)?;
+    for part in [id.as_bytes(), b".", timestamp.as_bytes(), b".", body] {
+        mac.update(part);
+    }
+    let is_signed = signatures.split_ascii_whitespace().take(MAX_SIGNATURES).any(|signature| {
+        let decoded = signature.strip_prefix("v1,").and_then(|encoded| STANDARD.decode(encoded).ok());
+        // Compares in constant time.
+        decoded.is_some_and(|bytes| mac.clone().verify_slice(&bytes).is_ok())
+    });
+    if is_signed { Ok(()) } else { Err(WebhookError::Signature) }
+}
+
+/// What a webhook's headers say.
+pub(super) struct Signed<'a> {
+    id: &'a str,
+    timestamp: &'a str,
+    signatures: &'a str,
+}
+
+/// Reads a webhook's headers; what can be told without its body is told here.
+///
+/// # Errors
+/// [`WebhookError`].
+pub(super) fn signed(headers: &HeaderMap, now: SystemTime) -> Result<Signed<'_>, WebhookError> {
     let id = header(headers, "webhook-id")?;
     let timestamp = header(headers, "webhook-timestamp")?;
     let signatures = header(headers, "webhook-signature")?;
@@ -118,17 +144,7 @@ pub fn verify(secret: &WebhookSecret, headers: &HeaderMap, body: &[u8], now: Sys
     if apart > TOLERANCE {
         return Err(WebhookError::Time);
     }
-    // A key of any length does.
-    let mut mac = Hmac::<Sha256>::new_from_slice(&secret.key).map_err(|_| WebhookError::Signature)?;
-    for part in [id.as_bytes(), b".", timestamp.as_bytes(), b".", body] {
-        mac.update(part);
-    }
-    let is_signed = signatures.split_ascii_whitespace().take(MAX_SIGNATURES).any(|signature| {
-        let decoded = signature.strip_prefix("v1,").and_then(|encoded| STANDARD.decode(encoded).ok());
-        // Compares in constant time.
-        decoded.is_some_and(|bytes| mac.clone().verify_slice(&bytes).is_ok())
-    });
-    if is_signed { Ok(()) } else { Err(WebhookError::Signature) }
+    Ok(Signed { id, timestamp, signatures })
 }
 
 /// The id of the prediction that a webhook is about.

@@ -163,9 +163,16 @@ async fn webhook(State(face): State<Face>, headers: HeaderMap, body: Body) -> Re
     let Some(steps) = face.worker.steps() else {
         return reply::error(StatusCode::NOT_FOUND, "not-found", "no remote models are set up here");
     };
-    let length = reply::content_length(&headers).unwrap_or(MAX_WEBHOOK_BYTES as u64).min(MAX_WEBHOOK_BYTES as u64);
-    let Some(_room) = reply::room_for(&face.bodies, length).await else {
-        return reply::error(StatusCode::TOO_MANY_REQUESTS, "busy", "there is no room for it now");
+    if let Err(error) = steps.remote().webhook_is_expected(&headers) {
+        return reply::error(StatusCode::UNAUTHORIZED, "bad-signature", &error.to_string());
+    }
+    // Room of its own: anyone may knock here, and pushes must not wait for that.
+    let Ok(_room) = face.webhooks.try_acquire() else {
+        return reply::error(
+            StatusCode::TOO_MANY_REQUESTS,
+            "busy",
+            "there is no room for it now; it is looked for anyway",
+        );
     };
     let body = match reply::read_body(body, MAX_WEBHOOK_BYTES).await {
         Ok(body) => body,

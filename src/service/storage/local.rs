@@ -200,8 +200,8 @@ impl LocalStorage {
         self.check(location, &target, &Precondition::Absent)?;
         let mut file = file::Unfinished::begin(&target).map_err(broken)?;
         let (mut bytes, mut crc32c) = (0, 0);
-        while let Some(piece) = pieces.blocking_recv() {
-            let piece = piece.map_err(|problem| StorageError::Unavailable { location: location.clone(), problem })?;
+        let missing = |problem| StorageError::Unavailable { location: location.clone(), problem };
+        while let Some(piece) = super::piece_of(pieces.blocking_recv()).map_err(missing)? {
             file.write(&piece).map_err(broken)?;
             bytes += piece.len() as u64;
             crc32c = crc32c::crc32c_append(crc32c, &piece);

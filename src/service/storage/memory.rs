@@ -120,9 +120,8 @@ impl MemoryStorage {
     /// As of [`Self::write`]; [`StorageError::Unavailable`] also when a piece does not come.
     pub async fn write_pieces(&self, key: &ObjectKey, mut pieces: Pieces) -> Result<Stat, StorageError> {
         let mut content = Vec::new();
-        while let Some(piece) = pieces.recv().await {
-            let location = key.location.clone();
-            let piece = piece.map_err(|problem| StorageError::Unavailable { location, problem })?;
+        let missing = |problem| StorageError::Unavailable { location: key.location.clone(), problem };
+        while let Some(piece) = super::piece_of(pieces.recv().await).map_err(missing)? {
             if content.len() as u64 + piece.len() as u64 > MOST_BYTES {
                 let problem = "memory storage has no room for it; use CONCEPT_STORAGE=local:DIR or gcs".to_owned();
                 return Err(StorageError::Refused { location: key.location.clone(), problem });
@@ -154,7 +153,7 @@ impl MemoryStorage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service::storage::ObjectKind;
+    use crate::service::storage::{ObjectKind, Storage};
 
     fn key(name: &str) -> ObjectKey {
         ObjectKey {
@@ -174,6 +173,27 @@ mod tests {
         let content = Bytes::from(vec![7; bytes]);
         let crc32c = crc32c::crc32c(&content);
         storage.write(&key(name), content, crc32c, precondition)
+    }
+
+    #[tokio::test]
+    async fn an_object_whose_pieces_break_off_is_never_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let local = crate::service::storage::LocalStorage::open(folder.path()).unwrap();
+        let memory = MemoryStorage::default();
+        for whole in [false, true] {
+            for place in [Storage::Local(local.clone()), Storage::Memory(memory.clone())] {
+                let (give, pieces) = tokio::sync::mpsc::channel(4);
+                give.send(Ok(Some(Bytes::from_static(b"half")))).await.unwrap();
+                if whole {
+                    give.send(Ok(None)).await.unwrap();
+                }
+                drop(give);
+                let stored = place.write_pieces(&key("film"), pieces).await;
+                assert_eq!(stored.is_ok(), whole, "{stored:?}");
+                let stat = place.stat(&key("film").location).await.unwrap();
+                assert_eq!(stat.map(|stat| stat.bytes), whole.then_some(4));
+            }
+        }
     }
 
     #[test]

@@ -39,12 +39,22 @@ pub struct Claim {
     pub keep: Keep,
     pub clock: Clock,
     pub entry: Entry,
-    pub place: Place,
+    /// None of a job that needs the processors no more.
+    pub place: Option<Place>,
     /// A place among the few sources that are open without memory.
     pub opener: Option<FairPermit>,
     /// Memory that was taken already.
     pub permit: Option<Permit>,
     pub may_resume: bool,
+}
+
+impl Claim {
+    /// What of it somebody keeps who waits for another to do the work: its time, and its place in the queue, unless that is for a
+    /// remote model, for which no queue of ours is.
+    pub fn waiting(self) -> (Clock, Option<Place>) {
+        let place = self.place.filter(|_| self.plan.job.steps.is_empty());
+        (self.clock, place)
+    }
 }
 
 /// A picture's file.
@@ -186,7 +196,7 @@ impl Worker {
             keep,
             clock,
             entry,
-            place,
+            place: Some(place),
             opener,
             permit,
             may_resume,

@@ -61,7 +61,8 @@ impl Clock {
         self.comes_again
     }
 
-    fn end(&self) -> Option<Instant> {
+    /// When time is up, as far as that is known now.
+    pub fn end(&self) -> Option<Instant> {
         match (self.deadline, self.worker.drained_at()) {
             (Some(deadline), Some(drained)) => Some(deadline.min(drained)),
             (deadline, drained) => deadline.or(drained),

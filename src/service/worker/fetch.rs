@@ -42,7 +42,7 @@ pub struct Production {
     pub keep: Keep,
     pub clock: Clock,
     pub entry: Entry,
-    pub place: Place,
+    pub place: Option<Place>,
 }
 
 /// What variations are made of.

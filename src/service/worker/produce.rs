@@ -85,7 +85,11 @@ impl Worker {
             manifest.source.sha256 = sha256;
         }
         if let Some(errand) = errand {
+            let begun = Instant::now();
             Box::pin(self.steps_after(&plan.job, errand, &mut manifest, facts)).await?;
+            let remote = (facts.remote + begun.elapsed()).as_secs_f64() * 1e3;
+            manifest.timings_ms.insert("remote".into(), (remote * 1e3).round() / 1e3);
+            manifest.timings_ms.insert("total".into(), (arrived.elapsed().as_secs_f64() * 1e6).round() / 1e3);
         }
         let finished = self.commit(manifest, &shelf, found, &plan, &clock, &entry).await?;
         self.remove_notes(std::mem::take(&mut facts.notes));
@@ -118,7 +122,9 @@ impl Worker {
         let mut manifest = run::empty_manifest(&plan.job, &identity, facts.source_sha256.take().unwrap_or_default());
         manifest.source.generation = facts.generation.clone().unwrap_or_default();
         manifest.steps = std::mem::take(&mut facts.steps);
-        manifest.timings_ms.insert("total".into(), (arrived.elapsed().as_secs_f64() * 1e6).round() / 1e3);
+        for (stage, time) in [("remote", facts.remote), ("total", arrived.elapsed())] {
+            manifest.timings_ms.insert(stage.into(), (time.as_secs_f64() * 1e6).round() / 1e3);
+        }
         let finished = self.commit(manifest, shelf, found, &plan, &clock, &entry).await?;
         self.remove_notes(std::mem::take(&mut facts.notes));
         Ok(finished)

@@ -118,6 +118,8 @@ pub struct Facts {
     pub entry: Option<Entry>,
     /// What remote models did before recolouring.
     pub steps: Vec<StepEntry>,
+    /// Waiting for remote models.
+    pub remote: Duration,
     /// SHA-256 of the source itself, where a step put another picture in its place.
     pub source_sha256: Option<String>,
     /// Notes on steps that go when the job is done, with their generations.
@@ -207,7 +209,7 @@ impl Worker {
                 }
                 Seat::Passenger(passenger) => {
                     // Whoever waits holds nothing that others wait for, but its place: those who wait are bounded, too.
-                    let Claim { clock, place, .. } = *claim;
+                    let (clock, place) = claim.waiting();
                     match clock.in_time(passenger.wait()).await? {
                         Some(result) => {
                             facts.merged = true;
@@ -238,8 +240,8 @@ impl Worker {
     ) -> Result<Finished, Failure> {
         let (folder, key, clock) = (claim.folder.clone(), claim.identity.key.clone(), claim.clock.clone());
         // Kept while somebody else works, so that those who follow the job here hear of its end.
-        let entry = claim.entry.clone();
-        let done = |manifest: &Arc<Manifest>| {
+        let mut entry = claim.entry.clone();
+        let done = |entry: &Entry, manifest: &Arc<Manifest>| {
             entry.done(manifest);
             Ok(Finished::before(manifest, folder.clone()))
         };
@@ -249,20 +251,24 @@ impl Worker {
             let seen = match Box::pin(self.work(claim, &mut lease, facts, arrived)).await {
                 Ok(finished) => break Ok(finished),
                 Err(Halt::Failed(failure)) => break Err(failure),
-                Err(Halt::Done(manifest)) => break done(&manifest),
+                Err(Halt::Done(manifest)) => break done(&entry, &manifest),
                 Err(Halt::Elsewhere(seen)) => seen,
             };
             facts.merged = true;
             match Box::pin(self.wait_elsewhere(&folder, &key, &clock, seen)).await {
-                Ok(Waited::Done(manifest)) => break done(&manifest),
+                Ok(Waited::Done(manifest)) => break done(&entry, &manifest),
                 Ok(Waited::Ours(ours)) => lease = Some(ours),
                 Err(failure) => break Err(failure),
             }
             facts.merged = false;
             let Some(again) = again else { break Err(gone_with_the_other()) };
             match Box::pin(self.claim(again.again(), facts)).await {
-                Ok(Claimed::Work(work)) => claim = *work,
-                Ok(Claimed::Done(finished)) => break Ok(finished),
+                Ok(Claimed::Work(work)) => {
+                    claim = *work;
+                    entry = claim.entry.clone();
+                    entry.working();
+                }
+                Ok(Claimed::Done(finished)) => break done(&entry, &finished.manifest),
                 Err(failure) => break Err(failure),
             }
         };
@@ -378,7 +384,9 @@ impl Worker {
                 return Err(Failure::new(Class::Internal, "a job with steps has none; report it"));
             };
             facts.steps.clear();
+            let begun = Instant::now();
             let claim = Box::pin(self.steps_before(claim, &errand, facts)).await?;
+            facts.remote = begun.elapsed();
             if !claim.plan.job.has_variations() {
                 return Box::pin(self.commit_steps(claim, &shelf, facts, arrived)).await;
             }

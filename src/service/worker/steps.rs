@@ -5,6 +5,7 @@
 
 mod outputs;
 
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use super::Worker;
 use super::claim::{Claim, Picture, WholePicture};
 use super::clock::Clock;
 use super::existing::checked;
+use super::plan::of_fill;
 use super::run::Facts;
 use super::uploads::Shelf;
 use crate::pipeline::decode;
@@ -23,15 +25,22 @@ use crate::pipeline::identity::sha256_hex;
 use crate::pipeline::job::{Job, StepRequest, When};
 use crate::pipeline::manifest::{Manifest, State, StepEntry};
 use crate::pipeline::remote_picture::{self, SendLimits};
+use crate::service::admission::Permit;
 use crate::service::failure::{Class, Failure};
 use crate::service::jobs::Entry;
 use crate::service::remote::{self, Prediction, RemoteError, Running, data_uri};
-use crate::service::source::{OpenSource, SourceAddress};
+use crate::service::source::SourceAddress;
 use crate::service::steps::{self, Steps};
 use crate::service::storage::{Location, ObjectKind, Precondition, StorageError};
 
 /// The most bytes of a note that are read.
-const MAX_NOTE_BYTES: u64 = 1 << 20;
+const MAX_NOTE_BYTES: u64 = 8 << 20;
+
+/// So long an order may be without its id: the server's answer is on its way. Milliseconds.
+const YOUNG_MS: u64 = 35_000;
+
+/// Predictions that are ordered for one step over all deliveries, when the model fails.
+const MOST_ORDERS: u32 = 4;
 
 /// Up to this size a picture goes into the input itself; larger ones are uploaded before.
 const MAX_DATA_URI_BYTES: usize = 192 << 10;
@@ -39,20 +48,35 @@ const MAX_DATA_URI_BYTES: usize = 192 << 10;
 /// Predictions that are ordered for one step within one delivery, when the model fails.
 const ORDERS: u32 = 2;
 
-/// Variations that steps are done for at once; classes say how many really are.
-const AT_ONCE: usize = 16;
-
 /// What is noted of a step.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Note {
-    /// When the prediction was ordered, milliseconds since 1970.
+    /// Predictions ordered so far, over all deliveries.
+    #[serde(default)]
+    orders: u32,
+    /// When the latest was ordered, milliseconds since 1970; 0 where none is under way.
+    #[serde(default)]
     ordered_ms: u64,
-    /// The prediction's id, once the server has answered.
+    /// Its id, once the server has answered.
     #[serde(default)]
     prediction: Option<String>,
+    /// SHA-256 of the job's source, where the step was given that.
+    #[serde(default)]
+    source_sha256: Option<String>,
     /// The step's record, once its outputs are stored.
     #[serde(default)]
     done: Option<StepEntry>,
+    /// Tells two writers apart who write the same.
+    #[serde(default)]
+    writer: u64,
+}
+
+impl Note {
+    /// Nothing is under way any more.
+    fn settle(&mut self) {
+        self.ordered_ms = 0;
+        self.prediction = None;
+    }
 }
 
 /// Where a note lies, and under which generation.
@@ -75,8 +99,15 @@ pub struct Errand {
 
 /// A picture that a step is given.
 enum Given {
-    Open(Box<OpenSource>),
-    Bytes(Vec<u8>),
+    /// An object, opened when it is needed: whoever waits for somebody else's computer holds nothing.
+    At {
+        address: SourceAddress,
+        generation: String,
+        /// Whether it is the job's own source.
+        is_source: bool,
+    },
+    /// A file that was read before its work could be told from other work, and the memory that it takes.
+    Bytes(Vec<u8>, Option<Permit>),
 }
 
 impl Worker {
@@ -133,6 +164,7 @@ impl Worker {
             identity,
             folder,
             found,
+            address,
             picture,
             fill,
             keep,
@@ -142,64 +174,76 @@ impl Worker {
             opener,
             permit,
             may_resume,
-            ..
         } = claim;
         // Who waits for somebody else's computer must not hold up those who wait for ours.
-        drop((place, opener, permit));
-        let mut given = match picture {
-            Picture::Open(source) => Given::Open(source),
-            Picture::Whole(WholePicture { bytes, sha256 }) => {
+        drop((place, opener));
+        let mut given = match (picture, address) {
+            (Picture::Open(source), Some(address)) => {
+                let generation = source.generation.clone().unwrap_or_default();
+                Given::At { address, generation, is_source: true }
+            }
+            (Picture::Open(_), None) => {
+                return Err(Failure::new(Class::Internal, "an open picture has no address; report it"));
+            }
+            (Picture::Whole(WholePicture { bytes, sha256 }), _) => {
                 facts.source_sha256 = Some(sha256);
-                Given::Bytes(bytes)
+                Given::Bytes(bytes, permit)
             }
         };
+        let fill_generation = fill.and_then(|fill| fill.generation);
         let mut latest = None;
         for (i, step) in steps.iter().enumerate() {
             entry.step(&step.name);
-            let entry = self.step(errand, step, &format!("step_{}", step.name), given, facts).await?;
-            let output = entry.outputs.iter().find(|output| output.content_type.starts_with("image/"));
+            let record = self.step(errand, step, &format!("step_{}", step.name), given, facts).await?;
+            let output = record.outputs.iter().find(|output| output.content_type.starts_with("image/"));
             let goes_on = i + 1 < steps.len() || plan.job.has_variations();
-            let picture = match output {
-                Some(output) => Some((folder.join(&output.object), output.generation.clone())),
-                None if goes_on => {
+            let next = output.map(|output| (folder.join(&output.object), output.generation.clone(), output.bytes));
+            facts.steps.push(record);
+            let Some((location, generation, bytes)) = next else {
+                if goes_on {
                     let message = format!("steps: {}: the model put out no picture for what comes after it", step.name);
                     return Err(Failure::new(Class::RemoteRefused, message));
                 }
-                None => None,
+                break;
             };
-            facts.steps.push(entry);
-            let Some((location, generation)) = picture.filter(|_| goes_on) else {
-                given = Given::Bytes(Vec::new());
-                continue;
-            };
-            let source = clock.in_time(self.shared.sources.own(&location, &generation)).await??;
-            latest = Some(location);
-            given = Given::Open(Box::new(source));
+            latest = Some((location.clone(), generation.clone(), bytes));
+            given = Given::At { address: SourceAddress::Object(location), generation, is_source: false };
         }
-        let place = self.shared.admission.enter()?;
-        let opener = clock.in_time(self.shared.openers.acquire(&plan.user)).await?;
-        let opener = Some(opener.map_err(|error| Failure::new(Class::Busy, error.to_string()))?);
-        let address = latest.map(SourceAddress::Object);
-        let picture = match given {
-            Given::Open(source) => Picture::Open(source),
-            Given::Bytes(bytes) => Picture::Whole(WholePicture { sha256: sha256_hex(&bytes), bytes }),
-        };
-        Ok(Claim {
+        let mut claim = Claim {
             plan,
             identity,
             folder,
             found,
-            address,
-            picture,
-            fill,
+            address: None,
+            picture: Picture::Whole(WholePicture { bytes: Vec::new(), sha256: String::new() }),
+            fill: None,
             keep,
             clock,
             entry,
-            place,
-            opener,
+            place: None,
+            opener: None,
             permit: None,
             may_resume,
-        })
+        };
+        if !claim.plan.job.has_variations() {
+            return Ok(claim);
+        }
+        // From here on it is a job like others.
+        claim.place = Some(self.shared.admission.enter()?);
+        let opener = claim.clock.in_time(self.shared.openers.acquire(&claim.plan.user)).await?;
+        claim.opener = Some(opener.map_err(|error| Failure::new(Class::Busy, error.to_string()))?);
+        if let Some((location, generation, bytes)) = latest {
+            let source = claim.clock.in_time(self.shared.sources.own(&location, &generation)).await??;
+            facts.source_bytes = bytes;
+            claim.address = Some(SourceAddress::Object(location));
+            claim.picture = Picture::Open(Box::new(source));
+        }
+        if let Some(address) = &claim.plan.fill {
+            let opened = self.shared.sources.open(address, fill_generation.as_deref());
+            let fill = claim.clock.in_time(opened).await?.map_err(|error| of_fill(error.into()))?;
+            claim.fill = Some(Box::new(fill));
+        }
+        Ok(claim)
     }
 
     /// Does the steps after recolouring, on the first file of every variation that was made.
@@ -218,6 +262,8 @@ impl Worker {
             return Ok(());
         }
         errand.entry.step(&steps[0].name);
+        // No more than may be under way: they must not wait for each other until their patience is over.
+        let at_once = steps.iter().map(|step| errand.steps.slots(step.class())).min().unwrap_or(1);
         let mut seen = std::collections::HashSet::new();
         let firsts: Vec<usize> = (0..manifest.variations.len())
             .filter(|&i| {
@@ -237,7 +283,7 @@ impl Worker {
                 (at, done, facts.notes)
             }
         });
-        let mut results = stream::iter(work.collect::<Vec<_>>()).buffer_unordered(AT_ONCE);
+        let mut results = stream::iter(work.collect::<Vec<_>>()).buffer_unordered(at_once);
         let mut all = Vec::new();
         while let Some(result) = results.next().await {
             all.push(result);
@@ -273,10 +319,9 @@ impl Worker {
         let mut entries = Vec::new();
         for step in steps {
             let Some((object, generation)) = picture.take() else { break };
-            let location = errand.shelf.folder.join(&object);
-            let source = errand.clock.in_time(self.shared.sources.own(&location, &generation)).await??;
-            let given = Given::Open(Box::new(source));
-            match self.step(errand, step, &format!("{stem}.{}", step.name), given, facts).await {
+            let address = SourceAddress::Object(errand.shelf.folder.join(&object));
+            let given = Given::At { address, generation, is_source: false };
+            match self.step(errand, step, &format!("{stem}.step-{}", step.name), given, facts).await {
                 Ok(entry) => {
                     let output = entry.outputs.iter().find(|output| output.content_type.starts_with("image/"));
                     picture = output.map(|output| (output.object.clone(), output.generation.clone()));
@@ -305,88 +350,164 @@ impl Worker {
         let model = errand.steps.model(step)?;
         let failed = |error: &RemoteError| steps::failure(&step.name, error);
         let mut notebook = self.open_note(errand, &format!("{stem}.step.json")).await?;
+        if facts.source_sha256.is_none() {
+            facts.source_sha256.clone_from(&notebook.note.source_sha256);
+        }
         if let Some(done) = notebook.note.done.clone() {
             facts.notes.extend(notebook.place(errand));
             return Ok(done);
         }
+        if notebook.note.prediction.is_none() {
+            errand.steps.check(&step.name, &model)?;
+        }
         let _turn = errand.clock.in_time(errand.steps.turn(step.class(), &errand.user)).await??;
         let mut given = Some(given);
-        let mut sent = None;
         let mut orders = 0;
-        let prediction = loop {
-            let running = match notebook.note.prediction.clone() {
-                Some(id) => match errand.clock.in_time(remote.resume(&model, &id)).await? {
+        loop {
+            self.await_id(errand, &mut notebook).await?;
+            let resumed = notebook.note.prediction.clone();
+            let running = match &resumed {
+                Some(id) => match errand.clock.in_time(remote.resume(&model, id)).await? {
                     Ok(running) => running,
                     // The server has forgotten it.
                     Err(RemoteError::NoSuchPrediction { .. }) => {
-                        notebook.note = Note::default();
+                        notebook.note.settle();
                         continue;
                     }
                     Err(error) => return Err(failed(&error)),
                 },
                 None => {
                     orders += 1;
-                    if notebook.note.ordered_ms > 0 {
-                        tracing::warn!(
-                            step = step.name,
-                            "a prediction was ordered whose id is not known; it is ordered again"
-                        );
-                    }
-                    if sent.is_none()
-                        && let Some(given) = given.take()
-                    {
-                        sent = Some(self.send(errand, step, given, facts).await?);
-                    }
-                    notebook.note = Note { ordered_ms: now_ms(), ..Note::default() };
-                    self.write_note(errand, &mut notebook).await?;
-                    let key = format!("{}-{stem}-{orders}", errand.shelf.work_key);
-                    let input = step.input_with(sent.as_deref().unwrap_or_default());
-                    // Not broken off when time runs out: the answer holds the id of what is paid for.
-                    let ordered = remote.create(&model, &input, Some(&key), None).await;
-                    match ordered {
-                        Ok(running) => {
-                            notebook.note.prediction = Some(running.id().to_owned());
-                            self.write_note(errand, &mut notebook).await?;
-                            running
-                        }
-                        Err(error) => {
-                            if !error.may_have_created() {
-                                notebook.note = Note::default();
-                                self.write_note(errand, &mut notebook).await?;
-                            }
-                            return Err(failed(&error));
-                        }
-                    }
+                    self.order(errand, step, stem, &mut given, &mut notebook, facts).await?
                 }
             };
-            match self.outcome(errand, running, &notebook.note).await? {
-                Ok(prediction) => break prediction,
-                Err(error) => {
-                    // Nothing runs any more: the next order is a new one.
-                    notebook.note = Note::default();
-                    self.write_note(errand, &mut notebook).await?;
-                    let again = matches!(error, RemoteError::Failed { .. } | RemoteError::Cancelled { .. });
-                    if !again || orders >= ORDERS || given.is_none() && sent.is_none() {
-                        return Err(failed(&error));
+            let error = match self.outcome(errand, running, &notebook.note).await? {
+                Ok(prediction) => {
+                    match self.take_outputs(errand, step, stem, prediction, &mut notebook).await {
+                        Ok(record) => {
+                            facts.notes.extend(notebook.place(errand));
+                            return Ok(record);
+                        }
+                        // They are kept for a while only: one that ended long ago may have none any more.
+                        Err(failure) if failure.class == Class::RemoteRefused && resumed.is_some() => {
+                            tracing::warn!(%failure, "a prediction's outputs are gone; it is ordered again");
+                            notebook.note.settle();
+                            continue;
+                        }
+                        Err(failure) => return Err(failure),
                     }
                 }
+                Err(error) => error,
+            };
+            // Nothing runs any more: the next order is a new one.
+            notebook.note.settle();
+            self.write_note(errand, &mut notebook).await?;
+            let interrupted = matches!(error, RemoteError::Failed { interrupted: true, .. });
+            if notebook.note.orders >= MOST_ORDERS && !interrupted {
+                let message = format!("steps: {}: {error}; it was ordered {} times", step.name, notebook.note.orders);
+                return Err(Failure::new(Class::RemoteRefused, message));
             }
+            if orders >= ORDERS || given.is_none() {
+                return Err(failed(&error));
+            }
+        }
+    }
+
+    /// Another delivery may have ordered just now and be about to note the id: that is waited for.
+    async fn await_id(&self, errand: &Errand, notebook: &mut Notebook) -> Result<(), Failure> {
+        let is_young = |note: &Note| {
+            note.prediction.is_none() && note.ordered_ms > 0 && now_ms().saturating_sub(note.ordered_ms) < YOUNG_MS
         };
+        while is_young(&notebook.note) && notebook.note.done.is_none() {
+            errand.clock.in_time(tokio::time::sleep(Duration::from_millis(500))).await?;
+            *notebook = self.open_note(errand, &notebook.object).await?;
+        }
+        Ok(())
+    }
+
+    /// Orders a prediction, and notes it before and after.
+    async fn order(
+        &self,
+        errand: &Errand,
+        step: &StepRequest,
+        stem: &str,
+        given: &mut Option<Given>,
+        notebook: &mut Notebook,
+        facts: &mut Facts,
+    ) -> Result<Running, Failure> {
+        let remote = errand.steps.remote();
+        let model = errand.steps.model(step)?;
+        if notebook.note.ordered_ms > 0 {
+            tracing::warn!(step = step.name, "a prediction was ordered whose id is not known; it is ordered again");
+        }
+        // An object can be read again for another order; a file that was read is let go of.
+        let picture = match given.take() {
+            Some(Given::At { address, generation, is_source }) => {
+                let picture = Given::At { address: address.clone(), generation: generation.clone(), is_source };
+                *given = Some(picture);
+                Given::At { address, generation, is_source }
+            }
+            Some(bytes) => bytes,
+            None => return Err(Failure::new(Class::Internal, "a step's picture is gone; report it")),
+        };
+        let sent = self.send(errand, step, picture, facts).await?;
+        let note = &mut notebook.note;
+        note.orders += 1;
+        note.ordered_ms = now_ms();
+        note.prediction = None;
+        note.source_sha256.clone_from(&facts.source_sha256);
+        self.write_note(errand, notebook).await?;
+        let key = sha256_hex(format!("{} {stem} {}", errand.shelf.work_key, notebook.note.orders).as_bytes());
+        let input = step.input_with(&sent);
+        drop(sent);
+        // No attempt begins when time is up. One that is under way is not broken off: its answer holds the id of what is paid for.
+        let until = errand.clock.end().map(Instant::from_std);
+        match remote.create(&model, &input, Some(&key[..32]), until).await {
+            Ok(running) => {
+                notebook.note.prediction = Some(running.id().to_owned());
+                if let Err(failure) = self.write_note(errand, notebook).await {
+                    // Nobody would find it.
+                    self.cancel(errand, running.id()).await;
+                    return Err(failure);
+                }
+                Ok(running)
+            }
+            Err(error) => {
+                if !error.may_have_created() {
+                    notebook.note.settle();
+                    self.write_note(errand, notebook).await?;
+                }
+                Err(steps::failure(&step.name, &error))
+            }
+        }
+    }
+
+    /// Stores what a prediction put out, and notes that.
+    async fn take_outputs(
+        &self,
+        errand: &Errand,
+        step: &StepRequest,
+        stem: &str,
+        prediction: Prediction,
+        notebook: &mut Notebook,
+    ) -> Result<StepEntry, Failure> {
         let outputs = remote::read_outputs(&prediction.output)
             .map_err(|error| Failure::new(Class::RemoteRefused, format!("steps: {}: {error}", step.name)))?;
-        let outputs = errand.clock.in_time(self.store_outputs(errand, step, stem, outputs)).await??;
-        let entry = StepEntry {
+        // Of another prediction, and of other work under the same name, nothing is ever taken for this one's.
+        let mark = sha256_hex(format!("{} {}", errand.shelf.work_key, prediction.id).as_bytes());
+        let stem = format!("{stem}.{}", &mark[..8]);
+        let outputs = errand.clock.in_time(self.store_outputs(errand, step, &stem, outputs)).await??;
+        let record = StepEntry {
             name: step.name.clone(),
-            model: model.model(),
+            model: errand.steps.model(step)?.model(),
             prediction: Some(prediction.id),
             predict_seconds: prediction.predict_seconds,
             outputs,
             error: None,
         };
-        notebook.note.done = Some(entry.clone());
-        self.write_note(errand, &mut notebook).await?;
-        facts.notes.extend(notebook.place(errand));
-        Ok(entry)
+        notebook.note.done = Some(record.clone());
+        self.write_note(errand, notebook).await?;
+        Ok(record)
     }
 
     /// Waits for a prediction. The inner error is of one that does not run any more.
@@ -402,13 +523,22 @@ impl Worker {
         let until = Instant::now() + errand.steps.limits().timeout.saturating_sub(spent);
         match errand.clock.in_time(remote.wait(&mut running, Some(until))).await {
             Ok(Ok(prediction)) => Ok(Ok(prediction)),
-            Ok(Err(error @ (RemoteError::Failed { .. } | RemoteError::Cancelled { .. }))) => Ok(Err(error)),
+            Ok(Err(
+                error @ (RemoteError::Failed { .. }
+                | RemoteError::Cancelled { .. }
+                | RemoteError::NoSuchPrediction { .. }),
+            )) => Ok(Err(error)),
             Ok(Err(error)) if Instant::now() >= until => {
                 self.cancel(errand, &id).await;
                 Ok(Err(error))
             }
-            // It may be running still: the next delivery finds it.
-            Ok(Err(error)) => Err(steps::failure(running.model(), &error)),
+            // It may be running still: the next delivery finds it, where there is one.
+            Ok(Err(error)) => {
+                if !errand.comes_again {
+                    self.cancel(errand, &id).await;
+                }
+                Err(steps::failure(running.model(), &error))
+            }
             Err(failure) => {
                 if !errand.comes_again {
                     self.cancel(errand, &id).await;
@@ -437,14 +567,28 @@ impl Worker {
         let limits =
             SendLimits { max_dimension: limits.max_dimension, max_pixels: limits.max_pixels, max_source_pixels: most };
         let clock = &errand.clock;
-        let size = match &given {
-            Given::Open(source) => source.size.unwrap_or(self.shared.settings.max_source_bytes),
-            Given::Bytes(bytes) => bytes.len() as u64,
-        };
-        let mut permit = clock.in_time(self.shared.admission.acquire(size)).await??;
-        let (bytes, is_source) = match given {
-            Given::Open(source) => (clock.in_time(source.whole()).await??, facts.steps.is_empty()),
-            Given::Bytes(bytes) => (bytes, false),
+        let (bytes, mut permit, is_source) = match given {
+            Given::At { address, generation, is_source } => {
+                let opened = async {
+                    match &address {
+                        SourceAddress::Object(location) if !is_source => {
+                            self.shared.sources.own(location, &generation).await
+                        }
+                        address => self.shared.sources.open(address, Some(&generation)).await,
+                    }
+                };
+                let source = clock.in_time(opened).await??;
+                let size = source.size.unwrap_or(self.shared.settings.max_source_bytes);
+                let permit = clock.in_time(self.shared.admission.acquire(size)).await??;
+                (clock.in_time(source.whole()).await??, permit, is_source)
+            }
+            Given::Bytes(bytes, permit) => match permit {
+                Some(permit) => (bytes, permit, false),
+                None => {
+                    let size = bytes.len() as u64;
+                    (bytes, clock.in_time(self.shared.admission.acquire(size)).await??, false)
+                }
+            },
         };
         let probe = decode::probe(
             &bytes,
@@ -459,15 +603,16 @@ impl Worker {
             let prepared = remote_picture::prepare(&bytes, &limits).map_err(|error| error.to_string());
             (prepared, sha256, permit)
         };
-        let (prepared, sha256, permit) = self.shared.lanes.run(&errand.user, || (), work).await?;
+        let (prepared, sha256, mut permit) = self.shared.lanes.run(&errand.user, || (), work).await?;
         let (file, format) = prepared.map_err(|problem| picture_failure("broken-picture", &problem))?;
         if facts.source_sha256.is_none() {
             facts.source_sha256 = sha256;
         }
-        let content_type = format.content_type();
+        // All that is left of it: others wait for the rest while this goes over the network.
+        permit.try_resize(4 * file.len() as u64);
+        let (content_type, file) = (format.content_type(), Bytes::from(file));
         if file.len() > MAX_DATA_URI_BYTES {
-            let uploaded =
-                clock.in_time(errand.steps.remote().upload(&Bytes::from(file.clone()), content_type)).await?;
+            let uploaded = clock.in_time(errand.steps.remote().upload(&file, content_type)).await?;
             match uploaded {
                 Ok(address) => return Ok(address.into()),
                 Err(RemoteError::NoFiles) => {}
@@ -509,6 +654,7 @@ impl Worker {
     async fn write_note(&self, errand: &Errand, notebook: &mut Notebook) -> Result<(), Failure> {
         let key = errand.shelf.key(&notebook.object, ObjectKind::Note);
         // Plain values always have a JSON form.
+        notebook.note.writer = RandomState::new().build_hasher().finish();
         let (content, crc32c) = checked(serde_json::to_vec(&notebook.note).unwrap_or_default());
         let precondition = match &notebook.generation {
             Some(generation) => Precondition::Generation(generation.clone()),
@@ -517,7 +663,7 @@ impl Worker {
         let written = self.shared.storage.write(&key, content, crc32c, &precondition).await;
         let stat = match written {
             // An earlier attempt got through, and its answer was lost; or another instance writes here, which the lease tells.
-            Err(StorageError::Precondition(_)) => {
+            Err(StorageError::Precondition(_) | StorageError::NotFound(_)) => {
                 let found = self.shared.storage.stat(&key.location).await;
                 found
                     .map_err(|error| Failure::of_destination(&error))?

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use google_cloud_gax::retry_policy::NeverRetry;
 use google_cloud_storage::streaming_source::StreamingSource;
 
-use super::super::{ObjectKey, Pieces, Stat, StorageError};
+use super::super::{ObjectKey, Pieces, Stat, StorageError, piece_of};
 use super::attempt::Failure;
 use super::{GcsStorage, WORK_KEY, bucket_of};
 
@@ -23,7 +23,7 @@ impl StreamingSource for Source {
     type Error = Missing;
 
     async fn next(&mut self) -> Option<Result<Bytes, Missing>> {
-        self.0.recv().await.map(|piece| piece.map_err(Missing))
+        piece_of(self.0.recv().await).map_err(Missing).transpose()
     }
 }
 

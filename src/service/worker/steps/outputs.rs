@@ -60,7 +60,8 @@ impl Worker {
     ) -> Result<Vec<StepOutput>, Failure> {
         let many = outputs.len() > 1;
         let store = |(i, output): (usize, Output)| {
-            let stem = if many { format!("{stem}_{}", i + 1) } else { stem.to_owned() };
+            // No name of a step holds a dot.
+            let stem = if many { format!("{stem}.{}", i + 1) } else { stem.to_owned() };
             async move { self.store_output(errand, step, &stem, output).await }
         };
         let at_once = self.shared.settings.connection_pool_size.max(1);
@@ -152,9 +153,10 @@ impl Worker {
         let (give, pieces) = mpsc::channel(PIECES_WAITING);
         let pump = async move {
             let mut piece = Some(head);
-            while let Some(bytes) = piece {
+            loop {
                 // Nobody takes it any more when storing failed, which that will tell.
-                if give.send(Ok(bytes)).await.is_err() {
+                let ended = piece.is_none();
+                if give.send(Ok(piece)).await.is_err() || ended {
                     return Ok(());
                 }
                 piece = match feed.next().await {
@@ -165,9 +167,14 @@ impl Worker {
                     }
                 };
             }
-            Ok(())
         };
-        let (pumped, stored) = tokio::join!(pump, self.create_or_find(&key, pieces));
+        // Neither the server nor storage may hold up everything behind it for ever.
+        let limit = errand.steps.limits().timeout;
+        let both = tokio::time::timeout(limit, async { tokio::join!(pump, self.create_or_find(&key, pieces)) });
+        let (pumped, stored) = both.await.map_err(|_| {
+            let message = format!("steps: {}: an output was not stored within {} s", step.name, limit.as_secs());
+            Trouble::Passing(Failure::new(Class::RemoteUnavailable, message))
+        })?;
         pumped?;
         let stat = stored.map_err(|error| Trouble::from(Failure::of_destination(&error)))?;
         Ok(Put { object, content_type: found, stat })
