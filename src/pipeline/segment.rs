@@ -89,12 +89,18 @@ pub enum NoRoom {
     Now(String),
 }
 
+/// Finds the map of this key.
+pub type Recall = dyn Fn(&str) -> Option<Map> + Send + Sync;
+
+/// Keeps a map under this key.
+pub type Remember = dyn Fn(&str, &Map) + Send + Sync;
+
 /// Keeps maps by a hash of everything that decides them, for pictures that come again.
 pub struct MapMemory {
     /// Asked before a model runs.
-    pub recall: Box<dyn Fn(&str) -> Option<Map> + Send + Sync>,
+    pub recall: Box<Recall>,
     /// Told what it found.
-    pub remember: Box<dyn Fn(&str, &Map) + Send + Sync>,
+    pub remember: Box<Remember>,
 }
 
 /// What a model found in a picture, and what ran it.

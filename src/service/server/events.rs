@@ -85,7 +85,7 @@ pub async fn events(
     let resumed = headers.get("last-event-id").and_then(|id| id.to_str().ok());
     let follower = match follow(&face, id, query, resumed) {
         Ok(follower) => follower,
-        Err(response) => return response,
+        Err(refusal) => return *refusal,
     };
     let event = |news: News| {
         let event = Event::default().id(Seen::of(&news)).event("progress");
@@ -109,7 +109,7 @@ pub async fn socket(
     match follow(&face, id, query, None) {
         // Callers only close; whatever else they say is short.
         Ok(follower) => upgrade.max_message_size(4 << 10).on_upgrade(move |socket| serve(socket, follower)),
-        Err(response) => response,
+        Err(refusal) => *refusal,
     }
 }
 
@@ -141,10 +141,10 @@ async fn serve(socket: WebSocket, follower: Follower) {
     let _ = timeout(KEEP_ALIVE, say.send(Message::Close(None))).await;
 }
 
-fn follow(face: &Face, id: String, query: EventsQuery, resumed: Option<&str>) -> Result<Follower, Response> {
+fn follow(face: &Face, id: String, query: EventsQuery, resumed: Option<&str>) -> Result<Follower, Box<Response>> {
     for name in query.user_id.iter().chain([&id]) {
         if let Err(problem) = check_id(name) {
-            return Err(reply::error(StatusCode::BAD_REQUEST, "bad-request", &format!("the id {problem}")));
+            return Err(reply::error(StatusCode::BAD_REQUEST, "bad-request", &format!("the id {problem}")).into());
         }
     }
     let seen = resumed.or(query.last_event_id.as_deref()).map(Seen::parse).unwrap_or_default();
