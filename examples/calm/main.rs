@@ -8,6 +8,7 @@
 //!     duplicates   two processes, one folder, and Redis where it is installed: a quarter are duplicates
 //!     second       a second job with new palettes of the same 2048² photograph
 //!     previews     the first preview and the first full file against the whole job
+//!     neighbours   local jobs beside a remote model that hangs and one that fails half of the time
 //!     soak         everything mixed in 512 MiB, for a while; resident memory by tenths of the time
 //! ```
 //!
@@ -19,10 +20,14 @@ mod duplicates;
 #[path = "../../fixtures/generator/mod.rs"]
 mod generator;
 mod job;
+mod neighbours;
 mod previews;
 mod process;
 #[path = "../../tests/redis_server/mod.rs"]
 mod redis_server;
+#[path = "../../tests/remote_server/mod.rs"]
+#[allow(dead_code, reason = "tests use more of it")]
+mod remote_server;
 mod second;
 mod soak;
 mod sources;
@@ -62,7 +67,7 @@ struct Arguments {
     /// Leave Redis out of `duplicates`, though it is installed.
     #[arg(long)]
     no_redis: bool,
-    /// Repetitions of `second` and `previews`, each with new processes.
+    /// Repetitions of `second`, `previews` and `neighbours`, each with new processes.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     repeats: u32,
     /// Seconds that `soak` sends for.
@@ -85,6 +90,8 @@ enum Part {
     Second,
     /// How soon there is something to see.
     Previews,
+    /// Local jobs beside remote models that fail.
+    Neighbours,
     /// Memory over time.
     Soak,
 }
@@ -180,6 +187,7 @@ async fn measure(arguments: Arguments, faults: Faults) -> Result<()> {
                 Part::Duplicates => duplicates::run(&bench).await,
                 Part::Second => second::run(&bench).await,
                 Part::Previews => previews::run(&bench).await,
+                Part::Neighbours => neighbours::run(&bench).await,
                 Part::Soak => soak::run(&bench).await,
             }
         };
@@ -227,7 +235,7 @@ impl Bench {
         let Arguments { requests, hits, repeats, seconds, .. } = self.arguments;
         Duration::from_secs(match part {
             Part::Duplicates => 600 + u64::from(requests + 2 * hits) / 5,
-            Part::Second | Part::Previews => 120 + 240 * u64::from(repeats),
+            Part::Second | Part::Previews | Part::Neighbours => 120 + 240 * u64::from(repeats),
             Part::Soak => 300 + u64::from(seconds),
         })
     }
