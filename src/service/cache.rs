@@ -443,3 +443,126 @@ fn unpack_map(value: &Bytes) -> Option<Map> {
     let is_map = |v: &f32| (0.0..=1.0).contains(v);
     (whole && is_map(&confidence) && opacity.iter().all(is_map)).then_some(Map { width, height, opacity, confidence })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::pipeline::base::Inputs;
+    use crate::pipeline::event::Watch;
+    use crate::pipeline::manifest::MappingEntry;
+    use crate::pipeline::run::RunOptions;
+    use crate::pipeline::timing::Timings;
+
+    const TTL: Duration = Duration::from_secs(300);
+
+    fn cache(max_bytes: u64, max_entries: u64, time_to_live: Duration) -> ResultCache {
+        ResultCache::new(CacheOptions { max_bytes, max_entries, time_to_live }, None)
+    }
+
+    fn file(bytes: usize, fill: u8) -> Remembered {
+        let content = Bytes::from(vec![fill; bytes]);
+        let description = Description {
+            mapping: vec![MappingEntry { from: "#000000".into(), to: "#FFFFFF".into(), share: 0.5 }],
+            metrics: BTreeMap::from([("coverage".to_owned(), 1.0)]),
+            notes: vec!["Wärme".into()],
+        };
+        Remembered { crc32c: crc32c::crc32c(&content), content, description: description.into(), cost_ms: 2.5 }
+    }
+
+    fn base() -> Result<Base, Failure> {
+        let picture = std::fs::read("fixtures/images/one_color.png").unwrap();
+        let (inputs, timings) = (Inputs { picture: &picture, fill: None }, Timings::default());
+        Base::new(inputs, &Default::default(), &RunOptions::default(), false, &Watch::silent(&timings))
+            .map_err(|error| error.failure())
+    }
+
+    #[test]
+    fn what_is_kept_stays_within_bytes_and_entries_and_is_counted_to_the_byte() {
+        for (max_bytes, max_entries, each, most) in [(100_000, 1_000, 9_000, 11), (1_000_000, 10, 100, 10)] {
+            let cache = cache(max_bytes, max_entries, TTL);
+            for i in 0..50 {
+                cache.keep_file(&i.to_string(), file(each, 0));
+                cache.tidy();
+                assert!(cache.bytes() <= max_bytes, "{}", cache.bytes());
+            }
+            let now = cache.occupancy();
+            assert!((1..=most).contains(&now.entries), "{now:?}");
+            assert!(cache.file("49").is_some() && cache.file("0").is_none(), "the oldest go first");
+            cache.drop_all();
+            assert_eq!((cache.bytes(), cache.occupancy().entries, cache.occupancy().dropped), (0, 0, 1));
+        }
+    }
+
+    #[test]
+    fn entries_end_with_their_time_and_their_bytes_are_free_again() {
+        let cache = cache(1 << 20, 100, Duration::from_millis(50));
+        cache.keep_file("a", file(1_000, 1));
+        assert!(cache.file("a").is_some());
+        std::thread::sleep(Duration::from_millis(80));
+        assert!(cache.file("a").is_none());
+        cache.tidy();
+        assert_eq!(cache.bytes(), 0);
+        assert_eq!(cache.counts(Layer::File), (1, 1));
+    }
+
+    #[test]
+    fn a_cache_that_is_off_keeps_and_counts_nothing() {
+        let cache = cache(0, 100, TTL);
+        for _ in 0..10 {
+            let (_, was_there) = cache.base_or("k", base).unwrap();
+            assert!(!was_there);
+            cache.keep_file("f", file(100, 0));
+        }
+        cache.know_content("gs://b/a.png", "1", "abc");
+        assert_eq!((cache.bytes(), cache.file("f"), cache.content("gs://b/a.png", "1")), (0, None, None));
+    }
+
+    #[test]
+    fn many_who_want_the_same_base_wait_for_one_and_an_error_goes_to_all_of_them() {
+        let (cache, made) = (cache(64 << 20, 100, TTL), AtomicU64::new(0));
+        let slow = || {
+            made.fetch_add(1, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(50));
+            base()
+        };
+        let broken = || {
+            std::thread::sleep(Duration::from_millis(50));
+            Err(Failure { class: "broken-picture".into(), message: "broken".into() })
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| cache.base_or("k", slow).unwrap());
+                scope.spawn(|| assert_eq!(cache.base_or("bad", broken).unwrap_err().class, "broken-picture"));
+            }
+        });
+        assert_eq!(made.load(Ordering::SeqCst), 1);
+        let base = cache.base("k").unwrap();
+        let before = cache.bytes();
+        cache.weigh("k", &base);
+        assert_eq!(cache.bytes(), before, "nothing was added to it");
+        cache.forget_base("k");
+        assert!(cache.base("k").is_none() && cache.base("bad").is_none());
+    }
+
+    #[test]
+    fn files_and_maps_go_through_the_shared_layer_whole_or_not_at_all() {
+        let remembered = file(1_000, 7);
+        let packed = pack(&remembered).unwrap();
+        assert_eq!(unpack(&packed), Some(remembered));
+        for length in 0..packed.len() {
+            assert_eq!(unpack(&packed.slice(..length)), None, "{length}");
+        }
+        let mut other = packed.to_vec();
+        *other.last_mut().unwrap() ^= 1;
+        assert_eq!(unpack(&other.into()), None);
+        let map = Map { width: 3, height: 2, opacity: vec![0.0, 0.25, 0.5, 0.75, 1.0, 0.125], confidence: 0.875 };
+        let packed = pack_map(&map);
+        assert_eq!(unpack_map(&packed), Some(map));
+        for length in 0..packed.len() {
+            assert_eq!(unpack_map(&packed.slice(..length)), None, "{length}");
+        }
+        assert_eq!(unpack_map(&Bytes::from(vec![0xff; 64])), None);
+    }
+}

@@ -228,3 +228,99 @@ impl Lease {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::storage::MemoryStorage;
+
+    fn desk(storage: &Storage, owner: &str) -> Desk {
+        Desk { storage: storage.clone(), owner: owner.into(), time: Duration::from_millis(300) }
+    }
+
+    fn folder() -> Location {
+        Location::parse("gs://palettes/u/j").unwrap()
+    }
+
+    async fn held(desk: &Desk) -> Lease {
+        match desk.ask(&folder(), "key", None).await.unwrap() {
+            Asked::Held(lease) => lease,
+            Asked::Busy(seen) => panic!("{seen:?}"),
+        }
+    }
+
+    async fn busy(desk: &Desk, seen: Option<&Seen>) -> Seen {
+        match desk.ask(&folder(), "key", seen).await.unwrap() {
+            Asked::Busy(seen) => seen,
+            Asked::Held(_) => panic!("it was given twice"),
+        }
+    }
+
+    #[tokio::test]
+    async fn one_instance_holds_it_until_it_gives_it_back() {
+        let storage = Storage::Memory(MemoryStorage::default());
+        let (a, b) = (desk(&storage, "a"), desk(&storage, "b"));
+        let lease = held(&a).await;
+        let mut seen = busy(&b, None).await;
+        // Renewed again and again, it is good for longer than its own time.
+        for _ in 0..4 {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            seen = busy(&b, Some(&seen)).await;
+        }
+        lease.give_back().await;
+        assert_eq!(storage.stat(&folder().join(LEASE)).await.unwrap(), None);
+        held(&b).await.give_back().await;
+    }
+
+    #[tokio::test]
+    async fn one_that_is_not_renewed_is_taken_over_after_its_time_and_not_before() {
+        let storage = Storage::Memory(MemoryStorage::default());
+        let (a, b) = (desk(&storage, "a"), desk(&storage, "b"));
+        // Its holder dies: nothing renews it, and nothing removes it.
+        drop(held(&a).await);
+        let began = Instant::now();
+        let mut seen = busy(&b, None).await;
+        let lease = loop {
+            match b.ask(&folder(), "key", Some(&seen)).await.unwrap() {
+                Asked::Held(lease) => break lease,
+                Asked::Busy(still) => seen = still,
+            }
+            assert!(began.elapsed() < Duration::from_secs(30));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        assert!(began.elapsed() >= CLOCKS_DIFFER_BY, "{:?}", began.elapsed());
+        busy(&desk(&storage, "c"), None).await;
+        lease.give_back().await;
+    }
+
+    #[tokio::test]
+    async fn who_gives_back_late_removes_nobody_elses() {
+        let storage = Storage::Memory(MemoryStorage::default());
+        let a = desk(&storage, "a");
+        let first = held(&a).await;
+        // The same instance begins the same job again before the first delivery has given its lease back.
+        let second = held(&a).await;
+        first.give_back().await;
+        busy(&desk(&storage, "b"), None).await;
+        second.give_back().await;
+        assert_eq!(storage.stat(&folder().join(LEASE)).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn an_object_that_is_no_lease_is_respected_for_a_while_only() {
+        let storage = Storage::Memory(MemoryStorage::default());
+        let key = ObjectKey {
+            location: folder().join(LEASE),
+            kind: ObjectKind::Note,
+            content_addressed: false,
+            work_key: "other".into(),
+        };
+        let (content, crc32c) = checked(b"no lease".to_vec());
+        storage.write(&key, content, crc32c, &Precondition::Absent).await.unwrap();
+        let a = desk(&storage, "a");
+        let seen = busy(&a, None).await;
+        tokio::time::sleep(a.time + CLOCKS_DIFFER_BY + Duration::from_millis(50)).await;
+        let Asked::Held(lease) = a.ask(&folder(), "key", Some(&seen)).await.unwrap() else { panic!() };
+        lease.give_back().await;
+    }
+}
