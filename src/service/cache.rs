@@ -534,7 +534,7 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| cache.base_or("k", slow).unwrap());
-                scope.spawn(|| assert_eq!(cache.base_or("bad", broken).unwrap_err().class, "broken-picture"));
+                scope.spawn(|| assert_eq!(cache.base_or("bad", broken).err().unwrap().class, "broken-picture"));
             }
         });
         assert_eq!(made.load(Ordering::SeqCst), 1);
