@@ -26,7 +26,6 @@ mod process;
 #[path = "../../tests/redis_server/mod.rs"]
 mod redis_server;
 #[path = "../../tests/remote_server/mod.rs"]
-#[allow(dead_code, reason = "tests use more of it")]
 mod remote_server;
 mod second;
 mod soak;
