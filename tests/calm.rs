@@ -260,17 +260,20 @@ async fn one_users_hundred_jobs_do_not_hold_up_another_users_one() {
         async move { (rig.post("/v1/render", &job).await.0, Instant::now()) }
     }));
     let one = async {
-        // When the others are well under way.
-        while setup.manifest("u_many/many0").is_none() {
+        // When the others are under way.
+        while (0..100).all(|i| setup.manifest(&format!("u_many/many{i}")).is_none()) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+        let sent = Instant::now();
         let mut job = job("one", 1);
         job["user_id"] = json!("u_one");
-        (rig.post("/v1/render", &job).await.0, Instant::now())
+        (rig.post("/v1/render", &job).await.0, sent, Instant::now())
     };
-    let (many, (status, done)) = tokio::join!(many, one);
+    let (many, (status, sent, done)) = tokio::join!(many, one);
     assert_eq!(status, 200);
-    let before = many.iter().filter(|(_, at)| *at < done).count();
-    // Those that had their turn already: open sources, memory, and what came in meanwhile.
-    assert!(before < 60, "{before} of the others were served first");
+    let before = many.iter().filter(|(_, at)| *at > sent && *at < done).count();
+    let behind = many.iter().filter(|(_, at)| *at > done).count();
+    println!("{before} of the others were served while the one waited, {behind} behind it");
+    // One at each place where they take turns, and what had its turn already.
+    assert!(before <= 20 && behind > 0, "{before} of the others were served first, {behind} behind it");
 }

@@ -306,6 +306,87 @@ async fn a_picture_that_a_model_never_takes_is_not_paid_for_without_end() {
 }
 
 #[tokio::test]
+async fn what_was_never_ordered_counts_as_no_order() {
+    let server = RemoteServer::start().await;
+    server.model("owner/upscaler", Model::fails("out of luck"));
+    // Longer than a client waits by itself.
+    server.fault(On::Create("owner/upscaler".into()), Fault::RateLimited(Some("60".into())), 6);
+    let setup = with(&server).await;
+    let rig = setup.serve().await;
+    let job = with_steps("j", 1, upscale());
+    for i in 0..6 {
+        assert_eq!(rig.push(&job, &format!("m{i}")).await, 429);
+    }
+    assert_eq!(server.created_of("owner/upscaler"), 0);
+    // Two orders in each delivery, and four in all.
+    assert_eq!(rig.push(&job, "m7").await, 503);
+    assert_eq!(rig.push(&job, "m8").await, 204);
+    assert_eq!(server.created_of("owner/upscaler"), 4);
+    let message = setup.manifest("u_1/j").unwrap()["error"]["message"].as_str().unwrap().to_owned();
+    assert!(message.contains("ordered 4 times"), "{message}");
+}
+
+#[tokio::test]
+async fn an_output_that_may_not_be_fetched_is_not_paid_for_again_by_the_next_delivery() {
+    let server = RemoteServer::start().await;
+    server.model("owner/upscaler", Model::succeeds(json!("https://example.com/a.png")).after(Duration::from_secs(4)));
+    let setup = with(&server).await.with("CONCEPT_ACK_DEADLINE_SECONDS", "10");
+    let rig = setup.serve().await;
+    let job = with_steps("j", 1, upscale());
+    assert_eq!(rig.push(&job, "m1").await, 503);
+    let start = Instant::now();
+    while rig.push(&job, "m2").await != 204 {
+        assert!(start.elapsed() < PATIENCE);
+    }
+    assert_eq!(setup.manifest("u_1/j").unwrap()["error"]["class"], "remote-refused");
+    assert_eq!(server.created_of("owner/upscaler"), 1);
+}
+
+#[tokio::test]
+async fn an_output_that_is_gone_when_the_job_comes_again_is_ordered_again() {
+    let server = RemoteServer::start().await;
+    let output = json!("{server}/outputs/late.png");
+    server.model("owner/upscaler", Model::succeeds(output).after(Duration::from_secs(4)));
+    let setup = with(&server).await.with("CONCEPT_ACK_DEADLINE_SECONDS", "10");
+    let rig = setup.serve().await;
+    let job = with_steps("j", 1, upscale());
+    assert_eq!(rig.push(&job, "m1").await, 503);
+    // The first prediction ends without its file; the second has one.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let again = rig.push(&job, "m2");
+    let put = async {
+        until("it is ordered again", async || server.created_of("owner/upscaler") == 2).await;
+        server.file("late.png", File::bytes("image/png", fixture("badge.png")));
+    };
+    let (status, ()) = tokio::join!(again, put);
+    let start = Instant::now();
+    let mut last = status;
+    while last != 204 {
+        assert!(start.elapsed() < PATIENCE);
+        last = rig.push(&job, "m3").await;
+    }
+    assert_eq!(setup.manifest("u_1/j").unwrap()["state"], "complete");
+    assert_eq!(server.created_of("owner/upscaler"), 2);
+}
+
+#[tokio::test]
+async fn a_step_after_that_is_refused_stands_in_its_entry_and_leaves_no_note() {
+    let server = RemoteServer::start().await;
+    server.file("page.jpg", File::bytes("image/jpeg", "<!doctype html>"));
+    server.model("owner/any", Model::succeeds(json!("{server}/outputs/page.jpg")));
+    let setup = with(&server).await;
+    let rig = setup.serve().await;
+    let steps = json!([{"when": "after", "name": "style", "model": "owner/any"}]);
+    let (status, manifest) = rig.post("/v1/render", &with_steps("j", 2, steps)).await;
+    assert_eq!((status, &manifest["state"]), (200, &json!("partial")), "{manifest:#}");
+    for entry in manifest["variations"].as_array().unwrap() {
+        assert!(entry.get("error").is_none());
+        assert_eq!(entry["steps"][0]["error"]["class"], "remote-refused");
+    }
+    until("notes and lease go", async || names(&setup, "u_1/j").len() == 3).await;
+}
+
+#[tokio::test]
 async fn outputs_that_are_not_what_they_should_be_or_lie_elsewhere_are_recorded_not_stored() {
     let server = RemoteServer::start().await;
     server.file("page.jpg", File::bytes("image/jpeg", "<!doctype html><title>no</title>"));

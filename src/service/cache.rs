@@ -230,7 +230,10 @@ impl ResultCache {
         });
         match entry.map(|entry| entry.value) {
             Ok(Value::Base(base)) => {
-                self.count(Layer::Base, !made);
+                // That it served a job is counted by whoever uses it.
+                if made {
+                    self.count(Layer::Base, false);
+                }
                 Ok((base, !made))
             }
             // Keys of different layers differ.

@@ -34,7 +34,7 @@ const NEWS_BYTES: u64 = 1 << 10;
 const MOST_NEWS: usize = 8_192;
 
 /// How long a job is remembered after its last news.
-pub const TIME_TO_LIVE: Duration = Duration::from_secs(900);
+pub const TIME_TO_LIVE: Duration = Duration::from_secs(1_800);
 
 /// Where a job stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -275,7 +275,7 @@ impl Jobs {
 
     /// What is known of a job; without a user, of any user's job of this name.
     pub fn get(&self, user_id: Option<&str>, job_id: &str) -> Option<Status> {
-        self.track(user_id, job_id).map(|track| track.known().status.clone())
+        self.track(user_id, job_id).map(|track| track.status())
     }
 
     /// The job to follow; without a user, any user's of this name.
@@ -334,6 +334,11 @@ impl Track {
 
     fn known(&self) -> MutexGuard<'_, Known> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the job stands.
+    pub fn status(&self) -> Status {
+        self.known().status.clone()
     }
 
     /// Its story.
@@ -449,7 +454,10 @@ impl Entry {
 
     /// A remote model does a step.
     pub fn step(&self, name: &str) {
-        self.write(|_| Some(Change { step: Some(name.to_owned()), ..Change::stage(Stage::Remote) }));
+        self.write(|known| {
+            let change = Change { step: Some(name.to_owned()), ..Change::stage(Stage::Remote) };
+            known.status.manifest.is_none().then_some(change)
+        });
     }
 
     /// The work is to be done, by this delivery, whatever was known of it before.
@@ -466,6 +474,9 @@ impl Entry {
     /// These files will be made.
     pub fn planned(&self, files: Vec<PlannedFile>) {
         self.write(|known| {
+            if known.status.manifest.is_some() {
+                return None;
+            }
             known.status.total = files.iter().filter(|file| !file.is_preview).count();
             known.planned = files;
             Some(Change::stage(Stage::Making))
@@ -475,6 +486,9 @@ impl Entry {
     /// A file is stored.
     pub fn stored(&self, object: &str, link: Option<String>) {
         self.write(|known| {
+            if known.status.manifest.is_some() {
+                return None;
+            }
             // A copy for upload is no variation of its own.
             let file = known.planned.iter().find(|file| file.object == object)?;
             let news = StoredNews {
@@ -607,6 +621,12 @@ mod tests {
         assert_eq!(jobs.get(None, "j").unwrap().stage, Stage::Decoding);
         waits.done(&manifest(1));
         drop(waits);
+        // What goes on after the end is nobody's business.
+        let late = begin(&jobs, "u", "j");
+        late.planned(vec![planned("a.png", false)]);
+        late.stored("a.png", None);
+        late.step("upscale");
+        drop(late);
         // Asked for again, it stays done.
         begin(&jobs, "u", "j").stage(Stage::Fetching);
         assert_eq!(jobs.get(None, "j").unwrap().stage, Stage::Done);

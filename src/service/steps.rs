@@ -79,7 +79,7 @@ impl Steps {
         let pause = Duration::from_secs(config.remote_breaker_seconds);
         let breaker = BreakerOptions { pause, longest_pause: 20 * pause, ..usual.breaker };
         let remote = Remote::new(RemoteOptions { webhook, lifetime: Some(limits.timeout), breaker, ..usual })
-            .map_err(|error| format!("CONCEPT_REMOTE_URL: {error}"))?;
+            .map_err(|error| format!("CONCEPT_REMOTE_URL and CONCEPT_REMOTE_TOKEN: {error}"))?;
         let models = config.remote_models.get().map(models).transpose()?.unwrap_or_default();
         let class = |slots| {
             let patience = Some(Duration::from_secs(config.remote_wait_seconds));

@@ -460,9 +460,12 @@ impl Worker {
     /// # Errors
     /// [`Failure`] of the destination.
     pub async fn status(&self, user_id: Option<&str>, job_id: &str) -> Result<Option<Status>, Failure> {
-        let known = self.shared.jobs.get(user_id, job_id);
-        // What failed here may have been done elsewhere since.
-        let (Some(user), true) = (user_id, known.as_ref().is_none_or(|status| status.error.is_some())) else {
+        let track = self.shared.jobs.track(user_id, job_id);
+        // What nobody works on here any more may have been done elsewhere since.
+        let unsure = track.as_ref().is_none_or(|track| track.is_idle());
+        let known = track.map(|track| track.status());
+        let unsure = unsure && known.as_ref().is_none_or(|status| status.manifest.is_none());
+        let (Some(user), true) = (user_id, unsure) else {
             return Ok(known);
         };
         let folder = known.as_ref().and_then(|status| Location::parse(&status.folder).ok());

@@ -43,8 +43,10 @@ const MAX_VALUE_BYTES: usize = (512 << 20) - HEADER;
 pub struct SharedOptions {
     /// The longest that an operation may take, connecting included; at least 1 ms.
     pub timeout: Duration,
-    /// How long values are kept, and lists after the last entry; at least 1 ms.
+    /// How long values are kept; at least 1 ms.
     pub time_to_live: Duration,
+    /// How long lists are kept after their last entry; at least 1 ms.
+    pub list_time_to_live: Duration,
     /// Most bytes of a value or of an entry of a list; larger ones are not stored.
     pub max_value_bytes: usize,
     /// Most entries of a list, at least 1. When there are more, the oldest go, and the others move up.
@@ -170,6 +172,7 @@ impl SharedCache {
             options: SharedOptions {
                 timeout: options.timeout.max(Duration::from_millis(1)),
                 time_to_live: options.time_to_live.clamp(Duration::from_millis(1), LONGEST_LIFE),
+                list_time_to_live: options.list_time_to_live.clamp(Duration::from_millis(1), LONGEST_LIFE),
                 max_value_bytes: options.max_value_bytes.min(MAX_VALUE_BYTES),
                 max_list_entries: options.max_list_entries.max(1),
                 prefix: options.prefix,
@@ -218,7 +221,7 @@ impl SharedCache {
         let key = shared.value_key(layer, key);
         let Some(framed) = shared.fits(value).then(|| frame(&key, value)).flatten() else { return };
         let mut set = redis::cmd("SET");
-        set.arg(&key).arg(framed).arg("PX").arg(shared.life());
+        set.arg(&key).arg(framed).arg("PX").arg(milliseconds(shared.options.time_to_live));
         if let Outcome::Answer(_) = self.ask(Request::One(set)).await {
             shared.puts.fetch_add(1, Ordering::Relaxed);
         }
@@ -239,7 +242,7 @@ impl SharedCache {
         pipeline.atomic();
         pipeline.cmd("RPUSH").arg(&key).arg(entry);
         pipeline.cmd("LTRIM").arg(&key).arg(first).arg(-1).ignore();
-        pipeline.cmd("PEXPIRE").arg(&key).arg(shared.life()).ignore();
+        pipeline.cmd("PEXPIRE").arg(&key).arg(milliseconds(shared.options.list_time_to_live)).ignore();
         match self.ask(Request::Several(pipeline)).await {
             Outcome::Answer(Value::Array(counts)) => match counts.as_slice() {
                 [Value::Int(count)] => usize::try_from(*count).ok(),
@@ -321,11 +324,6 @@ impl Shared {
 
     fn list_key(&self, list: &str) -> String {
         format!("{}:list:{list}", self.options.prefix)
-    }
-
-    /// The time to live, milliseconds.
-    fn life(&self) -> u64 {
-        u64::try_from(self.options.time_to_live.as_millis()).unwrap_or(u64::MAX)
     }
 
     fn fits(&self, value: &[u8]) -> bool {
@@ -538,6 +536,10 @@ fn unframe(key: &str, mut stored: Bytes) -> Option<Bytes> {
     (usize::try_from(length).ok()? == value.len() && sum == checksum(key, &value)).then_some(value)
 }
 
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -546,6 +548,7 @@ mod tests {
         SharedOptions {
             timeout: Duration::from_millis(250),
             time_to_live: Duration::from_secs(60),
+            list_time_to_live: Duration::from_secs(60),
             max_value_bytes: 1 << 20,
             max_list_entries: 100,
             prefix: "concept:1".to_owned(),

@@ -212,6 +212,8 @@ impl Follower {
                         let (heard, mut news) = follower.overhear(list, read).await;
                         if heard == 0
                             && let Some(done) = follower.done().await
+                            // The record of an earlier failure says nothing of a job that is told of.
+                            && (done.error.is_none() || list.is_empty())
                         {
                             // What was told before the manifest was written may come behind it.
                             sleep(LOOK_AGAIN).await;
@@ -283,9 +285,20 @@ impl Follower {
     async fn overhear(&self, list: &str, read: &mut usize) -> (usize, Vec<News>) {
         let Some(shared) = self.worker.cache().shared().filter(|_| !list.is_empty()) else { return (0, Vec::new()) };
         let Some(entries) = shared.entries(list, *read, AT_ONCE).await else { return (0, Vec::new()) };
+        if entries.is_empty() && *read > 0 {
+            // A list that came to the end of its life begins again.
+            if shared.entries(list, *read - 1, 1).await.is_some_and(|last| last.is_empty()) {
+                *read = 0;
+            }
+        }
         *read += entries.len();
-        let news = entries.iter().filter_map(|entry| serde_json::from_slice::<News>(entry).ok());
-        (entries.len(), news.filter(|news| news.id > self.seen.within(&news.run)).collect())
+        let mut news: Vec<News> = entries.iter().filter_map(|entry| serde_json::from_slice(entry).ok()).collect();
+        // Stories from before the one that was heard are over for whoever heard that.
+        let seen = news.iter().position(|news| news.run == self.seen.run && news.id == self.seen.id);
+        if let Some(seen) = seen {
+            news.drain(..=seen);
+        }
+        (entries.len(), news)
     }
 
     /// The one piece of news of a job of which only the manifest is known; it goes to the end of what was heard.

@@ -32,7 +32,7 @@ use crate::service::compute::Lanes;
 use crate::service::failure::{Class, Failure};
 use crate::service::fair::{Fair, FairOptions};
 use crate::service::flight::Flights;
-use crate::service::jobs::{Jobs, News, Status, Teller, news_list};
+use crate::service::jobs::{self, Jobs, News, Status, Teller, news_list};
 use crate::service::log;
 use crate::service::memory;
 use crate::service::metrics::Metrics;
@@ -262,6 +262,7 @@ fn cache(config: &Config, max_bytes: u64) -> Result<ResultCache, String> {
                 time_to_live,
                 max_value_bytes: MOST_SHARED_BYTES,
                 max_list_entries: MOST_SHARED_NEWS,
+                list_time_to_live: jobs::TIME_TO_LIVE + Duration::from_secs(config.remote_timeout_seconds),
                 prefix: "concept:1".into(),
             };
             Some(SharedCache::open(url, options).map_err(|error| format!("CONCEPT_REDIS_URL: {error}"))?)

@@ -3,20 +3,18 @@
 //! A prediction is paid for, so what is known of it is noted in the job's folder before and after it is ordered: a delivery that
 //! comes again waits for the one that runs, and finds the outputs of the one that is done. Notes go when the job is done.
 
+mod notes;
 mod outputs;
 
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
-use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::Worker;
 use super::claim::{Claim, Picture, WholePicture};
 use super::clock::Clock;
-use super::existing::checked;
 use super::plan::of_fill;
 use super::run::Facts;
 use super::uploads::Shelf;
@@ -31,13 +29,7 @@ use crate::service::jobs::Entry;
 use crate::service::remote::{self, Prediction, RemoteError, Running, data_uri};
 use crate::service::source::SourceAddress;
 use crate::service::steps::{self, Steps};
-use crate::service::storage::{Location, ObjectKind, Precondition, StorageError};
-
-/// The most bytes of a note that are read.
-const MAX_NOTE_BYTES: u64 = 8 << 20;
-
-/// So long an order may be without its id: the server's answer is on its way. Milliseconds.
-const YOUNG_MS: u64 = 35_000;
+use notes::{Note, Notebook, now_ms};
 
 /// Predictions that are ordered for one step over all deliveries, when the model fails.
 const MOST_ORDERS: u32 = 4;
@@ -48,42 +40,18 @@ const MAX_DATA_URI_BYTES: usize = 192 << 10;
 /// Predictions that are ordered for one step within one delivery, when the model fails.
 const ORDERS: u32 = 2;
 
-/// What is noted of a step.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-struct Note {
-    /// Predictions ordered so far, over all deliveries.
-    #[serde(default)]
-    orders: u32,
-    /// When the latest was ordered, milliseconds since 1970; 0 where none is under way.
-    #[serde(default)]
-    ordered_ms: u64,
-    /// Its id, once the server has answered.
-    #[serde(default)]
-    prediction: Option<String>,
-    /// SHA-256 of the job's source, where the step was given that.
-    #[serde(default)]
-    source_sha256: Option<String>,
-    /// The step's record, once its outputs are stored.
-    #[serde(default)]
-    done: Option<StepEntry>,
-    /// Tells two writers apart who write the same.
-    #[serde(default)]
-    writer: u64,
+/// Why outputs of a prediction are not stored.
+enum Unstored {
+    /// The server does not have them any more.
+    Gone(Failure),
+    /// For another reason.
+    Failed(Failure),
 }
 
-impl Note {
-    /// Nothing is under way any more.
-    fn settle(&mut self) {
-        self.ordered_ms = 0;
-        self.prediction = None;
+impl From<Failure> for Unstored {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
     }
-}
-
-/// Where a note lies, and under which generation.
-struct Notebook {
-    object: String,
-    generation: Option<String>,
-    note: Note,
 }
 
 /// What all steps of a job share.
@@ -368,7 +336,11 @@ impl Worker {
             let resumed = notebook.note.prediction.clone();
             let running = match &resumed {
                 Some(id) => match errand.clock.in_time(remote.resume(&model, id)).await? {
-                    Ok(running) => running,
+                    Ok(running) => {
+                        // Nothing is held while somebody else's computer works. An object can be read again if need be.
+                        given = given.filter(|given| matches!(given, Given::At { .. }));
+                        running
+                    }
                     // The server has forgotten it.
                     Err(RemoteError::NoSuchPrediction { .. }) => {
                         notebook.note.settle();
@@ -381,7 +353,7 @@ impl Worker {
                     self.order(errand, step, stem, &mut given, &mut notebook, facts).await?
                 }
             };
-            let error = match self.outcome(errand, running, &notebook.note).await? {
+            let error = match self.outcome(errand, step, running, &notebook.note).await? {
                 Ok(prediction) => {
                     match self.take_outputs(errand, step, stem, prediction, &mut notebook).await {
                         Ok(record) => {
@@ -389,12 +361,14 @@ impl Worker {
                             return Ok(record);
                         }
                         // They are kept for a while only: one that ended long ago may have none any more.
-                        Err(failure) if failure.class == Class::RemoteRefused && resumed.is_some() => {
+                        Err(Unstored::Gone(failure)) if resumed.is_some() => {
                             tracing::warn!(%failure, "a prediction's outputs are gone; it is ordered again");
                             notebook.note.settle();
                             continue;
                         }
-                        Err(failure) => return Err(failure),
+                        Err(Unstored::Gone(failure) | Unstored::Failed(failure)) => {
+                            return self.refuse(errand, &notebook, facts, failure);
+                        }
                     }
                 }
                 Err(error) => error,
@@ -405,24 +379,26 @@ impl Worker {
             let interrupted = matches!(error, RemoteError::Failed { interrupted: true, .. });
             if notebook.note.orders >= MOST_ORDERS && !interrupted {
                 let message = format!("steps: {}: {error}; it was ordered {} times", step.name, notebook.note.orders);
-                return Err(Failure::new(Class::RemoteRefused, message));
+                return self.refuse(errand, &notebook, facts, Failure::new(Class::RemoteRefused, message));
             }
             if orders >= ORDERS || given.is_none() {
-                return Err(failed(&error));
+                return self.refuse(errand, &notebook, facts, failed(&error));
             }
         }
     }
 
-    /// Another delivery may have ordered just now and be about to note the id: that is waited for.
-    async fn await_id(&self, errand: &Errand, notebook: &mut Notebook) -> Result<(), Failure> {
-        let is_young = |note: &Note| {
-            note.prediction.is_none() && note.ordered_ms > 0 && now_ms().saturating_sub(note.ordered_ms) < YOUNG_MS
-        };
-        while is_young(&notebook.note) && notebook.note.done.is_none() {
-            errand.clock.in_time(tokio::time::sleep(Duration::from_millis(500))).await?;
-            *notebook = self.open_note(errand, &notebook.object).await?;
+    /// A step fails. Where that is for good, and the job goes on without it, its note goes in the end like all others.
+    fn refuse(
+        &self,
+        errand: &Errand,
+        notebook: &Notebook,
+        facts: &mut Facts,
+        failure: Failure,
+    ) -> Result<StepEntry, Failure> {
+        if failure.class.is_permanent() {
+            facts.notes.extend(notebook.place(errand));
         }
-        Ok(())
+        Err(failure)
     }
 
     /// Orders a prediction, and notes it before and after.
@@ -448,7 +424,11 @@ impl Worker {
                 Given::At { address, generation, is_source }
             }
             Some(bytes) => bytes,
-            None => return Err(Failure::new(Class::Internal, "a step's picture is gone; report it")),
+            // It came along, or from a host without generations, and was let go of.
+            None => {
+                let message = format!("steps: {}: the prediction is gone; send the job again", step.name);
+                return Err(Failure::new(Class::RemoteFailed, message));
+            }
         };
         let sent = self.send(errand, step, picture, facts).await?;
         let note = &mut notebook.note;
@@ -474,6 +454,8 @@ impl Worker {
             }
             Err(error) => {
                 if !error.may_have_created() {
+                    // Nothing was made: that was no order, and the next one may have its key.
+                    notebook.note.orders = notebook.note.orders.saturating_sub(1);
                     notebook.note.settle();
                     self.write_note(errand, notebook).await?;
                 }
@@ -490,13 +472,17 @@ impl Worker {
         stem: &str,
         prediction: Prediction,
         notebook: &mut Notebook,
-    ) -> Result<StepEntry, Failure> {
+    ) -> Result<StepEntry, Unstored> {
         let outputs = remote::read_outputs(&prediction.output)
             .map_err(|error| Failure::new(Class::RemoteRefused, format!("steps: {}: {error}", step.name)))?;
         // Of another prediction, and of other work under the same name, nothing is ever taken for this one's.
         let mark = sha256_hex(format!("{} {}", errand.shelf.work_key, prediction.id).as_bytes());
         let stem = format!("{stem}.{}", &mark[..8]);
-        let outputs = errand.clock.in_time(self.store_outputs(errand, step, &stem, outputs)).await??;
+        let outputs = errand
+            .clock
+            .in_time(self.store_outputs(errand, step, &stem, outputs))
+            .await
+            .map_err(Unstored::Failed)??;
         let record = StepEntry {
             name: step.name.clone(),
             model: errand.steps.model(step)?.model(),
@@ -514,6 +500,7 @@ impl Worker {
     async fn outcome(
         &self,
         errand: &Errand,
+        step: &StepRequest,
         mut running: Running,
         note: &Note,
     ) -> Result<Result<Prediction, RemoteError>, Failure> {
@@ -537,7 +524,7 @@ impl Worker {
                 if !errand.comes_again {
                     self.cancel(errand, &id).await;
                 }
-                Err(steps::failure(running.model(), &error))
+                Err(steps::failure(&step.name, &error))
             }
             Err(failure) => {
                 if !errand.comes_again {
@@ -622,83 +609,6 @@ impl Worker {
         drop(permit);
         Ok(data_uri(content_type, &file))
     }
-
-    async fn open_note(&self, errand: &Errand, object: &str) -> Result<Notebook, Failure> {
-        let storage = &self.shared.storage;
-        let location = errand.shelf.folder.join(object);
-        let read = async {
-            let mut download = match storage.read(&location, None, MAX_NOTE_BYTES).await {
-                Err(StorageError::NotFound(_)) => return Ok(None),
-                other => other?,
-            };
-            let stat = download.stat().clone();
-            let mut bytes = Vec::new();
-            while let Some(piece) = download.chunk().await? {
-                bytes.extend_from_slice(&piece);
-            }
-            Ok(Some((stat, bytes)))
-        };
-        let found = errand.clock.in_time(read).await?.map_err(|error: StorageError| Failure::of_destination(&error))?;
-        let mut notebook = Notebook { object: object.to_owned(), generation: None, note: Note::default() };
-        if let Some((stat, bytes)) = found {
-            notebook.generation = Some(stat.generation);
-            // Of other work under the same name nothing is taken over.
-            if stat.work_key.as_deref() == Some(&errand.shelf.work_key) {
-                notebook.note = serde_json::from_slice(&bytes).unwrap_or_default();
-            }
-        }
-        Ok(notebook)
-    }
-
-    /// Writes what is noted; never broken off, as it may be of what is paid for.
-    async fn write_note(&self, errand: &Errand, notebook: &mut Notebook) -> Result<(), Failure> {
-        let key = errand.shelf.key(&notebook.object, ObjectKind::Note);
-        // Plain values always have a JSON form.
-        notebook.note.writer = RandomState::new().build_hasher().finish();
-        let (content, crc32c) = checked(serde_json::to_vec(&notebook.note).unwrap_or_default());
-        let precondition = match &notebook.generation {
-            Some(generation) => Precondition::Generation(generation.clone()),
-            None => Precondition::Absent,
-        };
-        let written = self.shared.storage.write(&key, content, crc32c, &precondition).await;
-        let stat = match written {
-            // An earlier attempt got through, and its answer was lost; or another instance writes here, which the lease tells.
-            Err(StorageError::Precondition(_) | StorageError::NotFound(_)) => {
-                let found = self.shared.storage.stat(&key.location).await;
-                found
-                    .map_err(|error| Failure::of_destination(&error))?
-                    .filter(|stat| stat.crc32c == Some(crc32c))
-                    .ok_or_else(|| {
-                        Failure::new(Class::Busy, "another instance works on the same step; send the job again later")
-                    })?
-            }
-            other => other.map_err(|error| Failure::of_destination(&error))?,
-        };
-        notebook.generation = Some(stat.generation);
-        Ok(())
-    }
-
-    /// Removes the notes of a job that is done. Nobody waits for it.
-    pub(super) fn remove_notes(&self, notes: Vec<(Location, String)>) {
-        if notes.is_empty() {
-            return;
-        }
-        let (worker, running) = (self.clone(), self.begin_running());
-        tokio::spawn(async move {
-            for (location, generation) in notes {
-                if let Err(error) = worker.shared.storage.remove(&location, &generation).await {
-                    tracing::debug!(%error, "a note was not removed");
-                }
-            }
-            drop(running);
-        });
-    }
-}
-
-impl Notebook {
-    fn place(&self, errand: &Errand) -> Option<(Location, String)> {
-        Some((errand.shelf.folder.join(&self.object), self.generation.clone()?))
-    }
 }
 
 fn picture_failure(class: &str, problem: &str) -> Failure {
@@ -707,8 +617,4 @@ fn picture_failure(class: &str, problem: &str) -> Failure {
         class,
         crate::pipeline::run::explain(format!("steps: the picture cannot be sent: {problem}"), class.name()),
     )
-}
-
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }

@@ -7,7 +7,7 @@ use futures_util::stream::{self, StreamExt};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use super::Errand;
+use super::{Errand, Unstored};
 use crate::pipeline::job::StepRequest;
 use crate::pipeline::manifest::StepOutput;
 use crate::pipeline::output::crc32c_text;
@@ -38,6 +38,17 @@ enum Trouble {
     Passing(Failure),
     /// It will not.
     Lasting(Failure),
+    /// It is not there any more.
+    Gone(Failure),
+}
+
+impl From<Trouble> for Unstored {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Gone(failure) => Self::Gone(failure),
+            Trouble::Passing(failure) | Trouble::Lasting(failure) => Self::Failed(failure),
+        }
+    }
 }
 
 impl From<Failure> for Trouble {
@@ -57,7 +68,7 @@ impl Worker {
         step: &StepRequest,
         stem: &str,
         outputs: Vec<Output>,
-    ) -> Result<Vec<StepOutput>, Failure> {
+    ) -> Result<Vec<StepOutput>, Unstored> {
         let many = outputs.len() > 1;
         let store = |(i, output): (usize, Output)| {
             // No name of a step holds a dot.
@@ -80,15 +91,15 @@ impl Worker {
         step: &StepRequest,
         stem: &str,
         output: Output,
-    ) -> Result<StepOutput, Failure> {
+    ) -> Result<StepOutput, Trouble> {
         let Output { name, content_type, content } = output;
         let entry = StepOutput { name, ..StepOutput::default() };
         let url = match content {
-            Content::Text(text) => return value(step, entry, "text/plain", text.into()),
-            Content::Json(json) => return value(step, entry, "application/json", json),
+            Content::Text(text) => return Ok(value(step, entry, "text/plain", text.into())?),
+            Content::Json(json) => return Ok(value(step, entry, "application/json", json)?),
             Content::Inline(bytes) => {
                 let put = self.put(errand, step, stem, content_type.as_deref(), Feed::Whole(bytes)).await;
-                return put.map(|put| put.into_output(entry)).map_err(Trouble::into_failure);
+                return put.map(|put| put.into_output(entry));
             }
             Content::Url(url) => url,
         };
@@ -108,10 +119,10 @@ impl Worker {
                     tokio::time::sleep(pause).await;
                     pause *= 2;
                 }
-                Err(trouble) => return Err(trouble.into_failure()),
+                Err(trouble) => return Err(trouble),
             }
         }
-        Err(Failure::new(Class::Internal, "an output was neither stored nor refused; report it"))
+        Err(Failure::new(Class::Internal, "an output was neither stored nor refused; report it").into())
     }
 
     /// Finds out what a file is, and stores it.
@@ -231,14 +242,6 @@ impl Put {
     }
 }
 
-impl Trouble {
-    fn into_failure(self) -> Failure {
-        match self {
-            Self::Passing(failure) | Self::Lasting(failure) => failure,
-        }
-    }
-}
-
 /// A text or a value in its place in the manifest.
 fn value(step: &StepRequest, entry: StepOutput, content_type: &str, value: Value) -> Result<StepOutput, Failure> {
     let bytes = serde_json::to_vec(&value).map_or(0, |json| json.len());
@@ -262,9 +265,17 @@ fn trouble(step: &StepRequest, error: &WebError) -> Trouble {
         WebError::TooLarge { place, limit } => {
             format!("the output at {place} has more than {limit} bytes; raise CONCEPT_REMOTE_MAX_OUTPUT_MB")
         }
+        WebError::NotFound { place } => format!("there is nothing at {place} where an output should be"),
+        WebError::Forbidden { place } => format!("the output at {place} may not be read"),
+        WebError::Refused { place, status } => format!("{place} answered {status} when an output was asked for"),
+        WebError::Url(problem) => format!("an output lies at an address that {problem}"),
         other => format!("an output could not be fetched: {other}"),
     };
     let class = if passing { Class::RemoteUnavailable } else { Class::RemoteRefused };
     let failure = Failure::new(class, format!("steps: {}: {problem}", step.name));
-    if passing { Trouble::Passing(failure) } else { Trouble::Lasting(failure) }
+    match error {
+        WebError::NotFound { .. } | WebError::Forbidden { .. } => Trouble::Gone(failure),
+        _ if passing => Trouble::Passing(failure),
+        _ => Trouble::Lasting(failure),
+    }
 }
