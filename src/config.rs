@@ -172,7 +172,7 @@ settings! {
     /// Pictures that may wait for a session; one more is refused, and its message delivered again.
     model_queue: usize = 64, Accepts::Whole { min: 0, max: 65_536 };
     /// The API of remote models for steps: Replicate's, or a server with the same contract. With a token, the default is
-    /// https://api.replicate.com/v1; with neither, there are no steps.
+    /// that of replicate.com; with neither, there are no steps.
     remote_url: WebAddress = WebAddress::default(), Accepts::Form("an http:// or https:// address");
     /// The token of that API.
     remote_token: Secret = Secret::default(), Accepts::Form("text");
