@@ -141,7 +141,9 @@ async fn what_one_instance_stores_another_finds() {
 async fn a_value_is_gone_after_its_time_to_live() {
     let Some(server) = RedisServer::start() else { return };
     let time_to_live = Duration::from_millis(300);
-    let cache = SharedCache::open(&server.url(), SharedOptions { time_to_live, list_time_to_live: time_to_live, ..options() }).unwrap();
+    let cache =
+        SharedCache::open(&server.url(), SharedOptions { time_to_live, list_time_to_live: time_to_live, ..options() })
+            .unwrap();
     cache.put("layer", "key", b"value").await;
     assert_eq!(cache.append("list", b"entry").await, Some(1));
     assert!(cache.get("layer", "key").await.is_some());
