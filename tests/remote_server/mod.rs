@@ -7,6 +7,8 @@
 #![allow(dead_code, unused_imports, clippy::result_large_err)]
 
 mod api;
+// The same connections that can be cut as those of the server of storage.
+#[path = "../storage_server/connection.rs"]
 mod connection;
 mod files;
 mod hook;
