@@ -43,7 +43,7 @@ step() {
         counts+=("$name: $ran")
     fi
     while IFS= read -r line; do skipped+=("in $name: $line"); done < <(sed -n 's/^SKIPPED: //p' "$log" | sort -u)
-    printf -- '--- %s: %s (%d s)\n' "$name" "$outcome" $((SECONDS - start))
+    printf -- '--- %s: %s (%d s, %s)\n' "$name" "$outcome" $((SECONDS - start)) "$(free_space)"
     if [ "$outcome" = ok ]; then passed+=("$name"); else failed+=("$name"); fi
 }
 
@@ -51,6 +51,11 @@ step() {
 skip() {
     printf '\n=== %s\nSKIPPED: %s: %s\n' "$1" "$1" "$2"
     skipped+=("$1: $2")
+}
+
+# free_space: of the file system that builds go to.
+free_space() {
+    df -Pk . | awk 'NR == 2 { printf "%.1f GiB of disk free", $4 / 1048576 }'
 }
 
 has() { command -v "$1" >/dev/null 2>&1; }
@@ -172,7 +177,7 @@ opencv_lacks() {
 
 # A function, so that the whole script is read before anything runs and may be edited meanwhile.
 gate() {
-    echo "gate: $mode; $(rustc --version); $(cargo --version); $(uname -sm)"
+    echo "gate: $mode; $(rustc --version); $(cargo --version); $(uname -sm); $(free_space)"
 
     if cargo fmt --version >/dev/null 2>&1; then
         step "format" cargo fmt --check
