@@ -176,7 +176,7 @@ settings! {
     remote_url: WebAddress = WebAddress::default(), Accepts::Form("an http:// or https:// address");
     /// The token of that API.
     remote_token: Secret = Secret::default(), Accepts::Form("text");
-    /// Models of steps that name none, as a JSON object of names and models, such as {\"upscale\": \"owner/name\"}, or the path of a
+    /// Models of steps that name none, as a JSON object of names and models, such as {"upscale": "owner/name"}, or the path of a
     /// file with one.
     remote_models: Text = Text::default(), Accepts::Form("a JSON object, or the path of a file");
     /// Steps of class light (upscale, restore) that are under way at once.

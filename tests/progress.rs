@@ -180,6 +180,47 @@ async fn the_job_of_another_instance_is_followed_through_redis_and_its_end_witho
 }
 
 #[tokio::test]
+async fn whoever_comes_back_to_a_long_list_hears_what_was_missed_and_nothing_of_before() {
+    let Some(redis) = RedisServer::start() else { return };
+    let rig = local().with("CONCEPT_REDIS_URL", &redis.url()).serve().await;
+    let path = "/v1/jobs/j/events?user_id=u_1";
+    // An instance gave the job up after 40 news, and another one began it anew.
+    let news = |run: &str, id: u64, last: bool| json!({"run": run, "id": id, "at_ms": id, "stage": "making", "stored": id, "total": 300, "last": last});
+    let first = (1..=40).map(|id| news("0000000a", id, id == 40));
+    let second = (1..=300).map(|id| news("0000000b", id, id == 300));
+    let story: Vec<Value> = first.chain(second).collect();
+    let mut connection = redis::Client::open(redis.url()).unwrap().get_connection().unwrap();
+    let list = "concept:1:list:news:gs://palettes/u_1/j";
+    for entry in &story {
+        redis::cmd("RPUSH").arg(list).arg(entry.to_string()).exec(&mut connection).unwrap();
+    }
+    assert_eq!(events(&rig, path, None, usize::MAX).await, story);
+    for (seen, rest) in [("0000000a-3", 3), ("0000000a-40", 40), ("0000000b-10", 50), ("0000000b-295", 335)] {
+        assert_eq!(events(&rig, path, Some(seen), usize::MAX).await, story[rest..], "{seen}");
+    }
+    // Who has heard the end is not kept waiting; what is no number of ours is as if nothing had been heard.
+    let start = Instant::now();
+    assert_eq!(events(&rig, path, Some("0000000b-300"), usize::MAX).await, Vec::<Value>::new());
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    assert_eq!(events(&rig, path, Some("18446744073709551615"), usize::MAX).await, story);
+}
+
+#[tokio::test]
+async fn what_failed_here_and_was_done_elsewhere_is_done() {
+    let setup = local();
+    let (a, b) = tokio::join!(setup.serve(), setup.serve());
+    // It fails for good here, and the same name is then done by the other instance.
+    let mut broken = job("j", 1);
+    broken["source"] = json!("gs://bases/nothing.jpg");
+    assert_eq!(a.push(&broken, "m1").await, 204);
+    let last = events(&a, "/v1/jobs/j/events?user_id=u_1", None, usize::MAX).await.pop().unwrap();
+    assert_eq!((&last["last"], &last["error"]["class"]), (&json!(true), &json!("source-not-found")), "{last}");
+    assert_eq!(b.push(&job("j", 1), "m2").await, 204);
+    let last = events(&a, "/v1/jobs/j/events?user_id=u_1", None, usize::MAX).await.pop().unwrap();
+    assert_eq!((&last["last"], &last["state"]), (&json!(true), &json!("complete")), "{last}");
+}
+
+#[tokio::test]
 async fn the_first_preview_is_there_long_before_the_job_is_done() {
     let setup = local();
     let rig = setup.serve().await;

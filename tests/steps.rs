@@ -4,6 +4,7 @@
 mod remote_server;
 mod worker_rig;
 
+use std::collections::HashSet;
 use std::io::Cursor;
 use std::time::{Duration, Instant};
 
@@ -303,6 +304,99 @@ async fn a_picture_that_a_model_never_takes_is_not_paid_for_without_end() {
     }
     assert_eq!(setup.manifest("u_1/j").unwrap()["error"]["class"], "remote-refused");
     assert_eq!(server.created_of("owner/upscaler"), 4);
+    let keys: HashSet<Option<String>> = server.created().into_iter().map(|created| created.key).collect();
+    assert_eq!(keys.len(), 4, "each was answered, so that the next was another order");
+    // Somebody has mended the model and plays the job again.
+    server.model("owner/upscaler", Model::makes("image", "image/png", doubled));
+    let start = Instant::now();
+    while setup.manifest("u_1/j").unwrap()["state"] != "complete" {
+        assert!(start.elapsed() < PATIENCE);
+        rig.push(&with_steps("j", 1, upscale()), "m").await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+async fn an_order_whose_answer_was_lost_goes_out_again_under_its_own_name() {
+    let server = RemoteServer::start().await;
+    server.model("owner/upscaler", Model::makes("image", "image/jpeg", |file| file));
+    server.fault(On::Create("owner/upscaler".into()), Fault::CloseAfter, 1);
+    let setup = with(&server).await;
+    // Too large for an order.
+    let noise = image::RgbImage::from_fn(512, 512, |x, y| {
+        image::Rgb([1, 2, 3].map(|c| ((x * 512 + y + c).wrapping_mul(2_654_435_761) >> 13) as u8))
+    });
+    let mut png = Cursor::new(Vec::new());
+    noise.write_to(&mut png, image::ImageFormat::Png).unwrap();
+    setup.put("bases", "photo.jpg", png.get_ref());
+    let rig = setup.serve().await;
+    assert_eq!(rig.push(&with_steps("j", 1, upscale()), "m1").await, 503);
+    // It waits for the id first, which another instance may be about to note.
+    assert_eq!(rig.push(&with_steps("j", 1, upscale()), "m2").await, 204);
+    let created = server.created();
+    assert_eq!(created.len(), 2);
+    assert!(created[0].key.is_some());
+    assert_eq!((&created[0].key, &created[0].input), (&created[1].key, &created[1].input));
+    assert_eq!(server.uploads().len(), 1, "the picture of an order is sent once");
+}
+
+#[tokio::test]
+async fn outputs_that_are_gone_each_time_are_not_paid_for_without_end() {
+    let server = RemoteServer::start().await;
+    let output = json!("{server}/outputs/never.png");
+    server.model("owner/upscaler", Model::succeeds(output).after(Duration::from_secs(4)));
+    // Slower than a delivery: each finds what the one before has ordered.
+    let setup = with(&server).await.with("CONCEPT_ACK_DEADLINE_SECONDS", "10");
+    let rig = setup.serve().await;
+    let start = Instant::now();
+    while rig.push(&with_steps("j", 1, upscale()), "m").await != 204 {
+        assert!(start.elapsed() < PATIENCE);
+    }
+    let record = setup.manifest("u_1/j").unwrap();
+    assert_eq!(record["error"]["class"], "remote-refused", "{record:#}");
+    assert!(server.created_of("owner/upscaler") <= 4);
+}
+
+#[tokio::test]
+async fn a_picture_that_came_along_is_ordered_again_when_the_outputs_of_before_are_gone() {
+    let server = RemoteServer::start().await;
+    server.model("owner/upscaler", Model::succeeds(json!("{server}/outputs/late.png")));
+    let setup = with(&server).await;
+    let rig = setup.serve().await;
+    let mut job = with_steps("j", 1, upscale());
+    job.as_object_mut().unwrap().remove("source");
+    let post = async || {
+        let picture = reqwest::multipart::Part::bytes(fixture("photo.jpg")).file_name("mine.jpg");
+        let form = reqwest::multipart::Form::new().text("job", job.to_string()).part("image", picture);
+        let answer = rig.client.post(rig.url("/v1/render")).multipart(form).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    let (status, answer) = post().await;
+    assert!(status >= 400, "{answer}");
+    server.file("late.png", File::bytes("image/png", fixture("badge.png")));
+    server.model("owner/upscaler", Model::makes("image", "image/jpeg", |file| file));
+    server.created().iter().for_each(|created| server.remove_data(&created.id));
+    let (status, answer) = post().await;
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(server.created_of("owner/upscaler"), 2);
+}
+
+#[tokio::test]
+async fn two_jobs_of_one_name_do_not_take_each_others_predictions() {
+    let server = RemoteServer::start().await;
+    server.model("owner/upscaler", Model::makes("image", "image/jpeg", |file| file).after(Duration::from_secs(2)));
+    let setup = with(&server).await;
+    let rig = setup.serve().await;
+    let (first, second) = (with_steps("j", 1, upscale()), with_steps("j", 2, upscale()));
+    let later = async {
+        until("the first is ordered", async || server.created_of("owner/upscaler") == 1).await;
+        rig.post("/v1/render", &second).await
+    };
+    let ((status, manifest), (other, answer)) = tokio::join!(rig.post("/v1/render", &first), later);
+    assert_eq!((status, &manifest["state"]), (200, &json!("complete")), "{manifest:#}");
+    assert_eq!((other, &answer["error"]["class"]), (409, &json!("conflict")), "{answer:#}");
+    assert_eq!((server.created_of("owner/upscaler"), server.cancelled().len()), (1, 0));
+    clean(&server);
 }
 
 #[tokio::test]
@@ -376,14 +470,37 @@ async fn a_step_after_that_is_refused_stands_in_its_entry_and_leaves_no_note() {
     server.model("owner/any", Model::succeeds(json!("{server}/outputs/page.jpg")));
     let setup = with(&server).await;
     let rig = setup.serve().await;
-    let steps = json!([{"when": "after", "name": "style", "model": "owner/any"}]);
-    let (status, manifest) = rig.post("/v1/render", &with_steps("j", 2, steps)).await;
-    assert_eq!((status, &manifest["state"]), (200, &json!("partial")), "{manifest:#}");
-    for entry in manifest["variations"].as_array().unwrap() {
-        assert!(entry.get("error").is_none());
-        assert_eq!(entry["steps"][0]["error"]["class"], "remote-refused");
+    // By what it puts out, and by the server when it is ordered.
+    for (id, model) in [("output", "owner/any"), ("order", "owner/nobody")] {
+        let steps = json!([{"when": "after", "name": "style", "model": model}]);
+        let (status, manifest) = rig.post("/v1/render", &with_steps(id, 2, steps)).await;
+        assert_eq!((status, &manifest["state"]), (200, &json!("partial")), "{manifest:#}");
+        for entry in manifest["variations"].as_array().unwrap() {
+            assert!(entry.get("error").is_none());
+            assert_eq!(entry["steps"][0]["error"]["class"], "remote-refused");
+        }
+        until("notes and lease go", async || names(&setup, &format!("u_1/{id}")).len() == 3).await;
     }
-    until("notes and lease go", async || names(&setup, "u_1/j").len() == 3).await;
+}
+
+#[tokio::test]
+async fn palettes_of_the_same_name_all_get_their_step() {
+    let server = RemoteServer::start().await;
+    server.model("owner/upscaler", Model::makes("image", "image/jpeg", |file| file));
+    let setup = with(&server).await;
+    let rig = setup.serve().await;
+    let steps = json!([{"when": "after", "name": "upscale", "model": "owner/upscaler"}]);
+    let mut job = with_steps("j", 3, steps);
+    job["outputs"] = json!([{"format": "jpeg", "max_dimension": 128}, {"format": "png", "max_dimension": 64}]);
+    // Two of the same colours, too.
+    job["palettes"][1]["name"] = job["palettes"][0]["name"].clone();
+    job["palettes"][2] = job["palettes"][0].clone();
+    let (status, manifest) = rig.post("/v1/render", &job).await;
+    assert_eq!(status, 200, "{manifest:#}");
+    let entries = manifest["variations"].as_array().unwrap();
+    let has_step: Vec<bool> = entries.iter().map(|entry| entry["steps"][0]["outputs"][0].is_object()).collect();
+    assert_eq!(has_step, [true, false, true, false, true, false], "{manifest:#}");
+    assert_eq!((server.created_of("owner/upscaler"), server.violations().len()), (3, 0));
 }
 
 #[tokio::test]

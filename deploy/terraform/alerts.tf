@@ -1,3 +1,5 @@
+# Alerts, each with the part of docs/operations.md that says what to do.
+
 locals {
   # The resource that carries the main variant's metrics.
   resource_type   = local.service ? "cloud_run_revision" : "cloud_run_worker_pool"

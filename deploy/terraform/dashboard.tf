@@ -1,3 +1,5 @@
+# One page on which the worker's state can be seen.
+
 locals {
   run = "metric.type=\"run.googleapis.com/%s\" AND ${local.resource_filter}"
 

@@ -1,3 +1,5 @@
+# What all other files share: the project, the worker's settings, the services that are switched on, the images' repository.
+
 data "google_project" "this" {
   project_id = var.project
 

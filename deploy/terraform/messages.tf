@@ -1,3 +1,5 @@
+# Topics and subscriptions: jobs and their dead letters, results, failures, progress.
+
 resource "google_pubsub_topic" "jobs" {
   name   = "${var.name}-jobs"
   labels = local.labels

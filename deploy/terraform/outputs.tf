@@ -1,3 +1,5 @@
+# What whoever publishes jobs, or calls the service, needs to know.
+
 output "service_url" {
   description = "The service's address, which is also the audience of tokens."
   value       = local.service ? local.service_url : null

@@ -1,3 +1,5 @@
+# Calls at set times: warming up, and how many instances stay warm.
+
 resource "google_cloud_scheduler_job" "warm_up" {
   count = local.service && var.warm_up_schedule != null ? 1 : 0
 

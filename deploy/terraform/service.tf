@@ -1,3 +1,5 @@
+# The service: it gets pushes and direct requests.
+
 resource "google_cloud_run_v2_service" "worker" {
   count = local.service ? 1 : 0
 

@@ -1,3 +1,5 @@
+# Buckets of bases and of variations, how long things are kept in them, and the messages that tell of new bases.
+
 resource "google_storage_bucket" "bases" {
   count = var.base_bucket == null ? 1 : 0
 

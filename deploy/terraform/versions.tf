@@ -1,3 +1,5 @@
+# Versions of Terraform and its provider, and where the state lies.
+
 terraform {
   # 1.7: tests with mocked providers.
   required_version = ">= 1.7"

@@ -82,7 +82,8 @@ impl Caller {
         }
     }
 
-    async fn once(&self, base: &str, job: &Value, accept: Option<&str>) -> Result<Answer> {
+    /// Sends a job once.
+    pub async fn once(&self, base: &str, job: &Value, accept: Option<&str>) -> Result<Answer> {
         let mut request = self.client.post(format!("{base}/v1/render")).json(job);
         if let Some(accept) = accept {
             request = request.header(ACCEPT, accept);

@@ -30,10 +30,13 @@ impl Sparing {
     }
 }
 
+/// A file, and its copy for upload.
+pub type RememberedFile = (Remembered, Option<Remembered>);
+
 impl Workshop<'_> {
-    /// The entries of a variation all of whose files are remembered, handed over again; none where one is missing.
-    pub fn recall(&self, planned: &PlannedVariation) -> Option<Vec<VariationEntry>> {
-        let found: Option<Vec<(Remembered, Option<Remembered>)>> = planned
+    /// The files of a variation, each with its copy for upload where there is one; none where one is not remembered.
+    pub fn remembered_files(&self, planned: &PlannedVariation) -> Option<Vec<RememberedFile>> {
+        planned
             .outputs
             .iter()
             .map(|output| {
@@ -46,8 +49,12 @@ impl Workshop<'_> {
                 };
                 Some((file, copy))
             })
-            .collect();
-        let entry = |(output, (file, copy)): (&PlannedOutput, (Remembered, Option<Remembered>))| {
+            .collect()
+    }
+
+    /// The entries of a variation whose files are remembered, handed over again.
+    pub fn recall(&self, planned: &PlannedVariation, files: Vec<RememberedFile>) -> Vec<VariationEntry> {
+        let entry = |(output, (file, copy)): (&PlannedOutput, RememberedFile)| {
             let description = &file.description;
             let mut entry = VariationEntry {
                 mapping: description.mapping.clone(),
@@ -72,7 +79,7 @@ impl Workshop<'_> {
             });
             entry
         };
-        found.map(|found| planned.outputs.iter().zip(found).map(entry).collect())
+        planned.outputs.iter().zip(files).map(entry).collect()
     }
 
     /// The preview of a variation, where it is remembered.

@@ -119,6 +119,8 @@ impl Studio<'_> {
 
     /// A variation that earlier jobs made, its preview included where that is not made before.
     fn recall(&self, subject: Subject, planned: &PlannedVariation) -> Option<Vec<VariationEntry>> {
+        // Nothing is handed over before all of it is known to be there.
+        let files = self.workshop.remembered_files(planned)?;
         let sketched = matches!(subject, Subject::Palette(_) | Subject::Cutout);
         let preview = match planned.preview.as_ref().filter(|_| !sketched) {
             Some(output) => Some((output, self.workshop.remembered(output.key.as_deref()?)?)),
@@ -126,7 +128,7 @@ impl Studio<'_> {
         };
         // Handed over before the files, as where it is made.
         let preview = preview.map(|(output, file)| self.workshop.preview_again(output, &file));
-        let mut entries = self.workshop.recall(planned)?;
+        let mut entries = self.workshop.recall(planned, files);
         if let Some(first) = entries.first_mut() {
             first.preview = preview;
         }

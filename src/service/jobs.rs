@@ -33,7 +33,7 @@ const NEWS_BYTES: u64 = 1 << 10;
 /// News of one job that are kept: more than the largest job has.
 const MOST_NEWS: usize = 8_192;
 
-/// How long a job is remembered after its last news.
+/// How long a job is remembered after its last news, at least.
 pub const TIME_TO_LIVE: Duration = Duration::from_secs(1_800);
 
 /// Where a job stands.
@@ -176,6 +176,7 @@ fn now_ms() -> u64 {
 pub struct Jobs {
     known: Cache<Location, Arc<Track>>,
     max_size: u64,
+    time_to_live: Duration,
     entries: Arc<AtomicU64>,
     teller: Option<Teller>,
 }
@@ -237,8 +238,9 @@ impl Drop for Writer {
 }
 
 impl Jobs {
-    /// Room for jobs that take `max_bytes` at most. `teller` is told their news.
-    pub fn new(max_bytes: u64, teller: Option<Teller>) -> Self {
+    /// Room for jobs that take `max_bytes` at most, each remembered for `time_to_live` after its last news: longer than a job
+    /// that runs is silent. `teller` is told their news.
+    pub fn new(max_bytes: u64, time_to_live: Duration, teller: Option<Teller>) -> Self {
         let max_size = (max_bytes / JOB_BYTES).clamp(1, MAX_SIZE);
         let known = Cache::builder()
             .max_capacity(max_size * JOB_BYTES)
@@ -249,12 +251,12 @@ impl Jobs {
                 let bytes = (variations * VARIATION_BYTES).max(JOB_BYTES) + news.saturating_sub(16) * NEWS_BYTES;
                 u32::try_from(bytes).unwrap_or(u32::MAX)
             })
-            .time_to_live(TIME_TO_LIVE)
+            .time_to_live(time_to_live)
             .support_invalidation_closures()
             // The default would rather refuse a new job than forget one that was asked for often.
             .eviction_policy(EvictionPolicy::lru())
             .build();
-        Self { known, max_size, entries: Arc::default(), teller }
+        Self { known, max_size, time_to_live, entries: Arc::default(), teller }
     }
 
     /// Begins the entry of a delivery of the job in `folder`.
@@ -303,6 +305,11 @@ impl Jobs {
     /// The most that are remembered.
     pub const fn max_size(&self) -> u64 {
         self.max_size
+    }
+
+    /// How long each is remembered after its last news.
+    pub const fn time_to_live(&self) -> Duration {
+        self.time_to_live
     }
 
     /// Forgets those that are done; their manifests are stored.
@@ -563,7 +570,7 @@ mod tests {
 
     #[test]
     fn jobs_of_the_same_name_are_told_apart_by_user_and_by_place() {
-        let jobs = Jobs::new(100 << 20, None);
+        let jobs = Jobs::new(100 << 20, TIME_TO_LIVE, None);
         begin(&jobs, "u1", "j").stage(Stage::Making);
         begin(&jobs, "u2", "j").failed(&Failure::new(Class::Deadline, "late"));
         jobs.begin(&Location::parse("gs://other/u1/j").unwrap(), "u1", "j");
@@ -576,7 +583,7 @@ mod tests {
 
     #[test]
     fn news_are_numbered_without_a_gap_and_nothing_is_told_twice() {
-        let jobs = Jobs::new(100 << 20, None);
+        let jobs = Jobs::new(100 << 20, TIME_TO_LIVE, None);
         let entry = begin(&jobs, "u", "j");
         entry.stage(Stage::Fetching);
         entry.stage(Stage::Fetching);
@@ -607,7 +614,7 @@ mod tests {
 
     #[test]
     fn of_two_deliveries_at_once_only_the_one_that_works_is_told_of() {
-        let jobs = Jobs::new(100 << 20, None);
+        let jobs = Jobs::new(100 << 20, TIME_TO_LIVE, None);
         let works = begin(&jobs, "u", "j");
         works.stage(Stage::Making);
         let waits = begin(&jobs, "u", "j");
@@ -635,7 +642,7 @@ mod tests {
 
     #[test]
     fn a_failure_that_may_pass_is_not_the_last_that_is_heard() {
-        let jobs = Jobs::new(100 << 20, None);
+        let jobs = Jobs::new(100 << 20, TIME_TO_LIVE, None);
         let place = Location::parse("gs://palettes/u/j").unwrap();
         jobs.begin(&place, "u", "j").failed(&Failure::new(Class::StorageUnavailable, "down"));
         jobs.begin(&place, "u", "j").failed(&Failure::new(Class::BrokenPicture, "broken"));
@@ -651,7 +658,7 @@ mod tests {
         let told = Arc::new(Mutex::new(Vec::new()));
         let kept = told.clone();
         let teller: Teller = Arc::new(move |status, news| kept.lock().unwrap().push((status.job_id.clone(), news.id)));
-        let jobs = Jobs::new(100 << 20, Some(teller));
+        let jobs = Jobs::new(100 << 20, TIME_TO_LIVE, Some(teller));
         let entry = begin(&jobs, "u", "j");
         entry.stage(Stage::Fetching);
         entry.done(&manifest(0));
@@ -661,7 +668,7 @@ mod tests {
     #[test]
     fn the_number_of_jobs_is_bounded_and_so_is_what_is_known_of_them() {
         for (bytes, most) in [(100 << 20, 1_000), (32 << 20, 1_000), (3 << 20, 96)] {
-            let jobs = Jobs::new(bytes, None);
+            let jobs = Jobs::new(bytes, TIME_TO_LIVE, None);
             for i in 0..3_000 {
                 begin(&jobs, "u", &i.to_string());
             }
@@ -670,7 +677,7 @@ mod tests {
             assert!(jobs.get(Some("u"), "2999").is_some(), "the newest is known");
         }
         // A manifest of seven hundred variations counts as eighty and more.
-        let jobs = Jobs::new(3 << 20, None);
+        let jobs = Jobs::new(3 << 20, TIME_TO_LIVE, None);
         for i in 0..10 {
             begin(&jobs, "u", &i.to_string()).done(&manifest(700));
         }
@@ -679,7 +686,7 @@ mod tests {
 
     #[test]
     fn running_jobs_are_not_forgotten_with_those_that_are_done() {
-        let jobs = Jobs::new(100 << 20, None);
+        let jobs = Jobs::new(100 << 20, TIME_TO_LIVE, None);
         begin(&jobs, "u", "runs").stage(Stage::Making);
         begin(&jobs, "u", "done").failed(&Failure::new(Class::BrokenPicture, "broken"));
         jobs.forget_done();
@@ -688,7 +695,7 @@ mod tests {
 
     #[test]
     fn a_job_without_a_name_yet_is_nobodys() {
-        let jobs = Jobs::new(100 << 20, None);
+        let jobs = Jobs::new(100 << 20, TIME_TO_LIVE, None);
         Entry::unnamed().stage(Stage::Making);
         assert_eq!(jobs.size(), 0);
     }

@@ -78,7 +78,8 @@ impl Steps {
         let usual = RemoteOptions::new(url, token);
         let pause = Duration::from_secs(config.remote_breaker_seconds);
         let breaker = BreakerOptions { pause, longest_pause: 20 * pause, ..usual.breaker };
-        let remote = Remote::new(RemoteOptions { webhook, lifetime: Some(limits.timeout), breaker, ..usual })
+        let (lifetime, longest_wait) = (Some(limits.timeout), limits.timeout);
+        let remote = Remote::new(RemoteOptions { webhook, lifetime, longest_wait, breaker, ..usual })
             .map_err(|error| format!("CONCEPT_REMOTE_URL and CONCEPT_REMOTE_TOKEN: {error}"))?;
         let models = config.remote_models.get().map(models).transpose()?.unwrap_or_default();
         let class = |slots| {

@@ -288,3 +288,20 @@ fn clones_count_in_one_place() {
     assert_eq!(metrics.render_json()["requests"]["success"], 4_000);
     assert_eq!(metrics.render_json()["features"]["render.exact"]["count"], 4_000);
 }
+
+#[test]
+fn every_metric_is_documented() {
+    let page = include_str!("../../../docs/worker.md");
+    let text = Metrics::new().render_text();
+    let names: Vec<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_whitespace().next()).collect();
+    assert!(names.len() > 30, "{names:?}");
+    for name in names {
+        // What a cache holds shares a line.
+        let short = name.replacen("concept_result_cache_", "…_", 1);
+        let is_there = ["`", "{", "_total`", "_total{"]
+            .iter()
+            .any(|end| page.contains(&format!("{name}{end}")) || page.contains(&format!("{short}{end}")));
+        assert!(is_there, "docs/worker.md does not say what {name} is");
+    }
+}

@@ -36,8 +36,14 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// The longest that one connection follows a job.
 const LONGEST: Duration = Duration::from_secs(3_600);
 
+/// How often its manifest is looked at while it tells nothing.
+const LOOK_FOR_MANIFEST: Duration = Duration::from_secs(2);
+
 /// News of another instance's job that are read at once.
 const AT_ONCE: usize = 256;
+
+/// The largest number of news that is believed: what a number of JSON holds exactly.
+const MOST_SEEN: u64 = 1 << 53;
 
 #[derive(Deserialize)]
 pub struct EventsQuery {
@@ -59,7 +65,7 @@ impl Seen {
     fn parse(text: &str) -> Self {
         let (run, id) = text.trim().rsplit_once('-').unwrap_or(("", text.trim()));
         match id.parse() {
-            Ok(id) if run.len() <= 16 => Self { run: run.to_owned(), id },
+            Ok(id) if run.len() <= 16 && id < MOST_SEEN => Self { run: run.to_owned(), id },
             _ => Self::default(),
         }
     }
@@ -148,7 +154,7 @@ fn follow(face: &Face, id: String, query: EventsQuery, resumed: Option<&str>) ->
         }
     }
     let seen = resumed.or(query.last_event_id.as_deref()).map(Seen::parse).unwrap_or_default();
-    Ok(Follower { worker: face.worker.clone(), user: query.user_id, id, seen, told: false })
+    Ok(Follower { worker: face.worker.clone(), user: query.user_id, id, seen })
 }
 
 /// Somebody who follows a job.
@@ -158,8 +164,6 @@ struct Follower {
     id: String,
     /// What was heard last.
     seen: Seen,
-    /// Whether anything was told on this connection.
-    told: bool,
 }
 
 /// Where a follower gets news from.
@@ -169,9 +173,32 @@ enum Source {
     /// The job runs here.
     Here(Arc<Track>),
     /// Another instance tells.
-    Elsewhere { list: String, read: usize },
+    Elsewhere(Elsewhere),
     /// There will be no more.
     End,
+}
+
+/// How far the news of another instance have been read.
+struct Elsewhere {
+    /// Where they are; empty where only the manifest is known.
+    list: String,
+    /// Entries that have been read.
+    read: usize,
+    /// Whether what was heard before has been looked for.
+    is_sought: bool,
+    /// Whether the last that was told says that nothing will happen any more.
+    is_over: bool,
+    /// Since when nothing was told.
+    silent_since: Instant,
+    /// When the manifest was looked for.
+    looked: Option<Instant>,
+}
+
+impl Elsewhere {
+    fn new(list: String) -> Source {
+        let silent_since = Instant::now();
+        Source::Elsewhere(Self { list, read: 0, is_sought: false, is_over: false, silent_since, looked: None })
+    }
 }
 
 impl Follower {
@@ -186,14 +213,11 @@ impl Follower {
                         continue;
                     }
                     follower.seen = Seen { run: news.run.clone(), id: news.id };
-                    follower.told = true;
-                    let goes_on = match &source {
-                        Source::Here(track) => !track.is_over(news.id),
-                        _ => ready.len() > 0,
-                    };
                     // After the last of one delivery there may be a new beginning already.
-                    if news.last && !goes_on {
-                        source = Source::End;
+                    match &mut source {
+                        Source::Here(track) if track.is_over(news.id) => source = Source::End,
+                        Source::Elsewhere(elsewhere) => elsewhere.is_over = news.last,
+                        _ => {}
                     }
                     return Some((news, (follower, source, ready, until)));
                 }
@@ -208,22 +232,10 @@ impl Follower {
                         Heard::Nothing => source = Source::Searching,
                         Heard::End => return None,
                     },
-                    Source::Elsewhere { ref list, ref mut read } => {
-                        let (heard, mut news) = follower.overhear(list, read).await;
-                        if heard == 0
-                            && let Some(done) = follower.done().await
-                            // The record of an earlier failure says nothing of a job that is told of.
-                            && (done.error.is_none() || list.is_empty())
-                        {
-                            // What was told before the manifest was written may come behind it.
-                            sleep(LOOK_AGAIN).await;
-                            let (late, more) = follower.overhear(list, read).await;
-                            news = if late > 0 { more } else { vec![done] };
-                        } else if heard == 0 {
-                            sleep(LOOK_AGAIN_ELSEWHERE).await;
-                        }
-                        ready = news.into_iter();
-                    }
+                    Source::Elsewhere(ref mut elsewhere) => match follower.overhear(elsewhere).await {
+                        Some(news) => ready = news.into_iter(),
+                        None => return None,
+                    },
                 }
             }
         })
@@ -235,21 +247,24 @@ impl Follower {
         loop {
             let user = self.user.as_deref();
             let track = self.worker.jobs().track(user, &self.id);
-            // One on which nobody works here any more may be another instance's by now.
-            if let Some(track) = track.clone().filter(|track| !track.is_idle() || track.has_ended()) {
+            // One on which nobody works here any more may be another instance's by now, unless it is done.
+            if let Some(track) = track.clone().filter(|track| !track.is_idle() || track.status().manifest.is_some()) {
                 return Some(Source::Here(track));
             }
             if let Some(list) = user.and_then(|user| self.worker.news_elsewhere(user, &self.id))
                 && let Some(shared) = self.worker.cache().shared()
                 && shared.entries(&list, 0, 1).await.is_some_and(|news| !news.is_empty())
             {
-                return Some(Source::Elsewhere { list, read: 0 });
+                return Some(Elsewhere::new(list));
             }
-            // Done before anybody followed it: the manifest is all there is to tell.
-            if self.done().await.is_some() {
-                return Some(Source::Elsewhere { list: String::new(), read: 0 });
+            let done = self.done().await;
+            let has_ended = track.as_ref().is_some_and(|track| track.has_ended());
+            // Done before anybody followed it: the manifest is all there is to tell. Of a failure the track knows more.
+            if done.is_some_and(|done| done.error.is_none() || !has_ended) {
+                return Some(Elsewhere::new(String::new()));
             }
-            if let Some(track) = track.filter(|track| !track.news_after(self.seen.within(track.run())).is_empty()) {
+            let has_news = |track: &Arc<Track>| !track.news_after(self.seen.within(track.run())).is_empty();
+            if let Some(track) = track.filter(|track| has_ended || has_news(track)) {
                 return Some(Source::Here(track));
             }
             if Instant::now() > patience || self.worker.is_draining() {
@@ -281,24 +296,76 @@ impl Follower {
         }
     }
 
-    /// News of another instance's job: how many were read, and those that were not heard yet.
-    async fn overhear(&self, list: &str, read: &mut usize) -> (usize, Vec<News>) {
-        let Some(shared) = self.worker.cache().shared().filter(|_| !list.is_empty()) else { return (0, Vec::new()) };
-        let Some(entries) = shared.entries(list, *read, AT_ONCE).await else { return (0, Vec::new()) };
-        if entries.is_empty() && *read > 0 {
-            // A list that came to the end of its life begins again.
-            if shared.entries(list, *read - 1, 1).await.is_some_and(|last| last.is_empty()) {
-                *read = 0;
+    /// What another instance tells next, perhaps nothing; none when there is no more to come.
+    async fn overhear(&self, from: &mut Elsewhere) -> Option<Vec<News>> {
+        if !from.is_sought {
+            from.is_sought = self.seek(from).await.is_some();
+        }
+        let news = if from.is_sought { self.read(from).await } else { Vec::new() };
+        if !news.is_empty() {
+            from.silent_since = Instant::now();
+            return Some(news);
+        }
+        if from.is_over {
+            return None;
+        }
+        if from.list.is_empty() || from.looked.is_none_or(|at| at.elapsed() >= LOOK_FOR_MANIFEST) {
+            from.looked = Some(Instant::now());
+            // A record of failure may be of before, as long as the job is told of.
+            let believed =
+                |done: &News| done.error.is_none() || from.list.is_empty() || from.silent_since.elapsed() >= PATIENCE;
+            if let Some(done) = self.done().await.filter(believed) {
+                // What was told before the manifest was written may come behind it.
+                sleep(LOOK_AGAIN).await;
+                let late = self.read(from).await;
+                return Some(if late.is_empty() { vec![done] } else { late });
             }
         }
-        *read += entries.len();
-        let mut news: Vec<News> = entries.iter().filter_map(|entry| serde_json::from_slice(entry).ok()).collect();
-        // Stories from before the one that was heard are over for whoever heard that.
-        let seen = news.iter().position(|news| news.run == self.seen.run && news.id == self.seen.id);
-        if let Some(seen) = seen {
-            news.drain(..=seen);
+        sleep(LOOK_AGAIN_ELSEWHERE).await;
+        Some(Vec::new())
+    }
+
+    /// Finds the place in the list up to which the news have been heard. Stories from before it are over for whoever heard that;
+    /// where the list does not have it, all of it is new. None where the list could not be read.
+    async fn seek(&self, from: &mut Elsewhere) -> Option<()> {
+        let mut at = 0;
+        while !self.seen.run.is_empty() {
+            let entries = self.entries(&from.list, at).await?;
+            let place = entries.iter().position(|entry| {
+                entry.as_ref().is_some_and(|news| news.run == self.seen.run && news.id == self.seen.id)
+            });
+            if let Some(place) = place {
+                from.is_over = entries[place].as_ref().is_some_and(|news| news.last);
+                from.read = at + place + 1;
+                break;
+            }
+            if entries.is_empty() {
+                break;
+            }
+            at += entries.len();
         }
-        (entries.len(), news)
+        Some(())
+    }
+
+    /// What is in the list behind what was read.
+    async fn read(&self, from: &mut Elsewhere) -> Vec<News> {
+        let entries = self.entries(&from.list, from.read).await.unwrap_or_default();
+        if entries.is_empty()
+            && from.read > 0
+            && self.entries(&from.list, from.read - 1).await.is_some_and(|last| last.is_empty())
+        {
+            // A list that came to the end of its life begins again.
+            from.read = 0;
+        }
+        from.read += entries.len();
+        entries.into_iter().flatten().collect()
+    }
+
+    /// Entries of a list, an empty one where it has no name; those that make no sense are none. None where it could not be read.
+    async fn entries(&self, list: &str, from: usize) -> Option<Vec<Option<News>>> {
+        let Some(shared) = self.worker.cache().shared().filter(|_| !list.is_empty()) else { return Some(Vec::new()) };
+        let entries = shared.entries(list, from, AT_ONCE).await?;
+        Some(entries.iter().map(|entry| serde_json::from_slice(entry).ok()).collect())
     }
 
     /// The one piece of news of a job of which only the manifest is known; it goes to the end of what was heard.

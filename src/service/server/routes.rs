@@ -18,7 +18,6 @@ use super::{Face, events, push, render, reply};
 use crate::pipeline::job::Job;
 use crate::pipeline::manifest::Manifest;
 use crate::service::breaker::BreakerState;
-use crate::service::jobs;
 use crate::service::jobs::{News, Status};
 use crate::service::log::{self, RequestLine, TraceContext};
 use crate::service::memory;
@@ -267,7 +266,7 @@ fn snapshot(face: &Face) {
         resident_bytes: memory::resident_bytes(),
         cache_size: face.worker.jobs().size(),
         cache_max_size: face.worker.jobs().max_size(),
-        cache_ttl_ms: u64::try_from(jobs::TIME_TO_LIVE.as_millis()).unwrap_or(u64::MAX),
+        cache_ttl_ms: u64::try_from(face.worker.jobs().time_to_live().as_millis()).unwrap_or(u64::MAX),
         storage_retries: face.worker.storage().retries(),
     });
 }

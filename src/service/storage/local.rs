@@ -39,6 +39,9 @@ const OWN: &str = ".concept-";
 /// A piece of a file that is read.
 const PIECE_BYTES: u64 = 256 << 10;
 
+/// A file of at most this is read when it is opened: a manifest costs one trip to where blocking is allowed, not three.
+const SMALL_BYTES: u64 = 64 << 10;
+
 /// How many folders are remembered as swept.
 const MOST_SWEPT: usize = 4096;
 
@@ -110,12 +113,10 @@ impl LocalStorage {
             if stat.bytes > limit {
                 return Err(StorageError::TooLarge { location: location.clone(), limit });
             }
-            let reader = Reader {
-                location: location.clone(),
-                stat: stat.clone(),
-                open: Some(Open { file, received: 0, crc32c: 0 }),
-                end: Ok(()),
-            };
+            let open = Open { file, received: 0, crc32c: 0 };
+            let (ready, rest) =
+                if stat.bytes <= SMALL_BYTES { open.next(location, &stat) } else { (None, Ok(Some(open))) };
+            let reader = Reader { location: location.clone(), stat: stat.clone(), ready, rest };
             Ok(Download { stat, content: Content::Local(reader) })
         })
         .await
@@ -407,9 +408,13 @@ async fn blocking<T: Send + 'static>(
 pub struct Reader {
     location: Location,
     stat: Stat,
-    open: Option<Open>,
-    end: Result<(), StorageError>,
+    /// A piece that was read already.
+    ready: Option<Bytes>,
+    rest: Rest,
 }
+
+/// What is left of a file: nothing when all of it was read and is what was written.
+type Rest = Result<Option<Open>, StorageError>;
 
 #[derive(Debug)]
 struct Open {
@@ -424,42 +429,55 @@ impl Reader {
     /// # Errors
     /// [`StorageError::Corrupt`] when the file was changed while it was read, or is not what was written.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, StorageError> {
-        let Some(open) = self.open.take() else { return self.end.clone().map(|()| None) };
-        let stat = self.stat.clone();
-        let read = blocking(&self.location, move |location| open.next(location, &stat)).await;
-        match read {
-            Ok(Some((open, piece))) => {
-                self.open = Some(open);
-                Ok(Some(piece))
-            }
-            Ok(None) => Ok(None),
-            Err(error) => {
-                self.end = Err(error.clone());
-                Err(error)
-            }
+        if self.ready.is_none()
+            && let Some(open) = self.rest.as_mut().map_err(|error| error.clone())?.take()
+        {
+            // Whoever gives up waiting for a piece must not take what came before for all.
+            let problem = "the reading of its file was broken off".to_owned();
+            self.rest = Err(StorageError::Unavailable { location: self.location.clone(), problem });
+            let stat = self.stat.clone();
+            let read = blocking(&self.location, move |location| Ok(open.next(location, &stat))).await;
+            (self.ready, self.rest) = read.unwrap_or_else(|error| (None, Err(error)));
+        }
+        match self.ready.take() {
+            Some(piece) => Ok(Some(piece)),
+            None => self.rest.as_ref().map(|_| None).map_err(StorageError::clone),
         }
     }
 }
 
 impl Open {
-    fn next(mut self, location: &Location, stat: &Stat) -> Result<Option<(Self, Bytes)>, StorageError> {
-        let corrupt = || StorageError::Corrupt(location.clone());
-        let problem = |error| problem(location, &error);
-        let left = stat.bytes - self.received;
-        if left == 0 {
-            let generation = self.file.metadata().and_then(|known| file::generation(&known)).map_err(problem)?;
-            let is_whole = generation == stat.generation && stat.crc32c.is_none_or(|known| known == self.crc32c);
-            return if is_whole { Ok(None) } else { Err(corrupt()) };
+    /// The next piece, if there is one, and what comes after it.
+    fn next(mut self, location: &Location, stat: &Stat) -> (Option<Bytes>, Rest) {
+        let piece = match self.piece(location, stat.bytes) {
+            Ok(piece) => piece,
+            Err(error) => return (None, Err(error)),
+        };
+        let rest = if self.received < stat.bytes { Ok(Some(self)) } else { self.end(location, stat).map(|()| None) };
+        (piece, rest)
+    }
+
+    fn piece(&mut self, location: &Location, bytes: u64) -> Result<Option<Bytes>, StorageError> {
+        let size = (bytes - self.received).min(PIECE_BYTES);
+        if size == 0 {
+            return Ok(None);
         }
-        let size = left.min(PIECE_BYTES);
         let mut piece = Vec::with_capacity(size as usize);
-        let got = (&self.file).take(size).read_to_end(&mut piece).map_err(problem)? as u64;
-        if got < size {
-            return Err(corrupt());
+        let read = (&self.file).take(size).read_to_end(&mut piece).map_err(|error| problem(location, &error))?;
+        if (read as u64) < size {
+            return Err(StorageError::Corrupt(location.clone()));
         }
-        self.received += got;
+        self.received += size;
         self.crc32c = crc32c::crc32c_append(self.crc32c, &piece);
-        Ok(Some((self, Bytes::from(piece))))
+        Ok(Some(Bytes::from(piece)))
+    }
+
+    /// Whether all that was read is one state of the file, and what was written.
+    fn end(&self, location: &Location, stat: &Stat) -> Result<(), StorageError> {
+        let known = self.file.metadata().map_err(|error| problem(location, &error))?;
+        let generation = file::generation(&known).map_err(|error| problem(location, &error))?;
+        let is_whole = generation == stat.generation && stat.crc32c.is_none_or(|known| known == self.crc32c);
+        if is_whole { Ok(()) } else { Err(StorageError::Corrupt(location.clone())) }
     }
 }
 

@@ -4,8 +4,9 @@
 //! where there is none, renewed while the work goes on, taken over when it has not been renewed for its whole time, and
 //! removed in the end; all but the first under the generation that was read.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,43 @@ const CLOCKS_DIFFER_BY: Duration = Duration::from_secs(2);
 
 /// Counts the leases that this process has asked for.
 static HOLDS: AtomicU64 = AtomicU64::new(0);
+
+/// Numbers of the leases that deliveries of one instance hold.
+#[derive(Debug, Clone, Default)]
+pub struct Holds(Arc<Mutex<HashSet<u64>>>);
+
+impl Holds {
+    fn numbers(&self) -> MutexGuard<'_, HashSet<u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A number that no other delivery of this process has.
+    fn begin(&self) -> Hold {
+        let number = HOLDS.fetch_add(1, Ordering::Relaxed);
+        self.numbers().insert(number);
+        Hold { number, all: self.clone() }
+    }
+}
+
+/// A delivery that holds a lease, or asks for one.
+#[derive(Debug)]
+struct Hold {
+    number: u64,
+    all: Holds,
+}
+
+impl Hold {
+    /// This instance may take its lease over.
+    fn end(&self) {
+        self.all.numbers().remove(&self.number);
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
 
 /// What a lease says.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -63,6 +101,8 @@ pub struct Desk {
     pub owner: Arc<str>,
     /// How long a lease is good for after it was renewed.
     pub time: Duration,
+    /// What it holds.
+    pub holds: Holds,
 }
 
 /// A lease that this instance holds; renewed until it is given back or dropped.
@@ -70,14 +110,14 @@ pub struct Desk {
 pub struct Lease {
     desk: Desk,
     key: ObjectKey,
-    hold: u64,
+    hold: Hold,
     generation: Arc<Mutex<String>>,
     renewal: JoinHandle<()>,
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.renewal.abort();
+        self.let_go();
     }
 }
 
@@ -107,13 +147,13 @@ impl Desk {
             content_addressed: false,
             work_key: work_key.to_owned(),
         };
-        let hold = HOLDS.fetch_add(1, Ordering::Relaxed);
+        let hold = self.holds.begin();
         // One that was there is looked at before anything is written.
         let mut next = seen.is_none().then_some(Precondition::Absent);
         // Each round somebody else was faster in between.
         for _ in 0..4 {
             if let Some(precondition) = next.take() {
-                match self.write(&key, hold, &precondition).await {
+                match self.write(&key, hold.number, &precondition).await {
                     Ok(generation) => return Ok(Asked::Held(self.hold(key, hold, generation))),
                     Err(StorageError::Precondition(_)) => {}
                     // The one that was to be taken over is gone.
@@ -125,7 +165,7 @@ impl Desk {
                 next = Some(Precondition::Absent);
                 continue;
             };
-            if content.as_ref().is_some_and(|content| content.is_of(&self.owner, hold)) {
+            if content.as_ref().is_some_and(|content| content.is_of(&self.owner, hold.number)) {
                 // An attempt got through whose answer was lost.
                 return Ok(Asked::Held(self.hold(key, hold, generation)));
             }
@@ -134,8 +174,8 @@ impl Desk {
                 _ => Instant::now(),
             };
             let expired = match &content {
-                // Our own, of a delivery that lost its lease or ended without giving it back.
-                Some(content) if content.owner == *self.owner => true,
+                // Our own: of a delivery that works on another job of this name, or of one that ended without giving it back.
+                Some(content) if content.owner == *self.owner => !self.holds.numbers().contains(&content.hold),
                 Some(content) => content.expires_ms + ms(CLOCKS_DIFFER_BY) < now_ms(),
                 // What is there is no lease of ours.
                 None => false,
@@ -150,17 +190,17 @@ impl Desk {
         Err(StorageError::Unavailable { location: key.location, problem })
     }
 
-    fn hold(&self, key: ObjectKey, hold: u64, generation: String) -> Lease {
+    fn hold(&self, key: ObjectKey, hold: Hold, generation: String) -> Lease {
         let generation = Arc::new(Mutex::new(generation));
-        let (desk, ours, held) = (self.clone(), key.clone(), generation.clone());
+        let (desk, ours, number, held) = (self.clone(), key.clone(), hold.number, generation.clone());
         let renewal = tokio::spawn(async move {
             loop {
                 tokio::time::sleep(desk.time / 3).await;
                 let before = held.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                let written = match desk.write(&ours, hold, &Precondition::Generation(before)).await {
+                let written = match desk.write(&ours, number, &Precondition::Generation(before)).await {
                     // An attempt got through whose answer was lost, or somebody took it over.
                     Err(StorageError::Precondition(location)) => match desk.read(&location).await {
-                        Ok(Some((now, Some(content)))) if content.is_of(&desk.owner, hold) => Ok(now),
+                        Ok(Some((now, Some(content)))) if content.is_of(&desk.owner, number) => Ok(now),
                         Ok(_) => Err(StorageError::Precondition(location)),
                         Err(error) => Err(error),
                     },
@@ -207,15 +247,21 @@ impl Desk {
 }
 
 impl Lease {
+    /// Nothing renews it any more, and this instance may take it over.
+    fn let_go(&self) {
+        self.renewal.abort();
+        self.hold.end();
+    }
+
     /// Gives it back. What goes wrong is left to time.
     pub async fn give_back(self) {
-        self.renewal.abort();
+        self.let_go();
         let generation = self.generation.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (desk, place) = (&self.desk, &self.key.location);
         let given_back = match desk.storage.remove(place, &generation).await {
             // It was being renewed just now, perhaps.
             Err(StorageError::Precondition(_)) => match desk.read(place).await {
-                Ok(Some((now, Some(content)))) if content.is_of(&desk.owner, self.hold) => {
+                Ok(Some((now, Some(content)))) if content.is_of(&desk.owner, self.hold.number) => {
                     desk.storage.remove(place, &now).await
                 }
                 Ok(_) => Ok(()),
@@ -235,7 +281,12 @@ mod tests {
     use crate::service::storage::MemoryStorage;
 
     fn desk(storage: &Storage, owner: &str) -> Desk {
-        Desk { storage: storage.clone(), owner: owner.into(), time: Duration::from_millis(300) }
+        Desk {
+            storage: storage.clone(),
+            owner: owner.into(),
+            time: Duration::from_millis(300),
+            holds: Holds::default(),
+        }
     }
 
     fn folder() -> Location {
@@ -298,7 +349,9 @@ mod tests {
         let storage = Storage::Memory(MemoryStorage::default());
         let a = desk(&storage, "a");
         let first = held(&a).await;
-        // The same instance begins the same job again before the first delivery has given its lease back.
+        // The same instance begins a job of the same name before the first delivery has given its lease back.
+        busy(&a, None).await;
+        first.let_go();
         let second = held(&a).await;
         first.give_back().await;
         busy(&desk(&storage, "b"), None).await;

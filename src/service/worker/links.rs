@@ -1,6 +1,10 @@
 //! Links to what is stored: signed by storage, or below the address that the results are served from.
 
+use std::collections::HashMap;
+use std::time::Duration;
+
 use futures_util::stream::{self, StreamExt};
+use tokio::time::{Instant, timeout_at};
 
 use super::Worker;
 use crate::pipeline::manifest::{Manifest, StepOutput};
@@ -42,6 +46,22 @@ impl Worker {
             *link = made.map_err(|error| Failure::of_destination(&error))?;
         }
         Ok(())
+    }
+
+    /// Links to objects by their names, as far as the settings ask for them and they are had in time.
+    pub async fn links_within(
+        &self,
+        time: Duration,
+        objects: Vec<String>,
+        folder: &Location,
+    ) -> HashMap<String, String> {
+        let until = Instant::now() + time;
+        let link = async |object: String| {
+            let link = timeout_at(until, self.link_to(&folder.join(&object))).await;
+            Some((object, link.ok()?.ok()??))
+        };
+        let links = stream::iter(objects).map(link).buffer_unordered(SIGNED_AT_ONCE);
+        links.filter_map(async |link| link).collect().await
     }
 
     /// The link to one object, where the settings ask for links.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 
-use super::lease::Desk;
+use super::lease::{Desk, Holds};
 use super::plan::{Rules, default_job};
 use super::{Shared, Worker};
 use crate::config::{Config, StorageSetting};
@@ -164,8 +164,10 @@ impl Worker {
         // All caches together hold a tenth of the memory.
         let for_caches = limit.bytes / 10;
         let for_jobs = (for_caches / 4).min(MOST_JOBS_BYTES);
-        let cache = cache(config, for_caches - for_jobs)?;
-        let jobs = Jobs::new(for_jobs, teller(&publisher, cache.shared()));
+        // A job that waits for a remote model may have no news all that time.
+        let remembered = jobs::TIME_TO_LIVE + Duration::from_secs(config.remote_timeout_seconds);
+        let cache = cache(config, for_caches - for_jobs, remembered)?;
+        let jobs = Jobs::new(for_jobs, remembered, teller(&publisher, cache.shared()));
         let budget = budget(config, limit.bytes);
         let (known_jobs, results, cached) = (jobs.clone(), cache.clone(), cache.clone());
         let (threshold, warned) = (budget.cleanup_above, AtomicBool::new(true));
@@ -204,6 +206,7 @@ impl Worker {
             storage: storage.clone(),
             owner: instance().into(),
             time: Duration::from_secs(config.lease_seconds),
+            holds: Holds::default(),
         });
         let capacity = admission.occupancy().capacity;
         tracing::info!(storage = String::from(setting), capacity_bytes = capacity, "the worker is open");
@@ -247,8 +250,8 @@ impl Worker {
     }
 }
 
-/// The cache of results, within `max_bytes` unless the settings say less or more.
-fn cache(config: &Config, max_bytes: u64) -> Result<ResultCache, String> {
+/// The cache of results, within `max_bytes` unless the settings say less or more. News in Redis live for `remembered`.
+fn cache(config: &Config, max_bytes: u64, remembered: Duration) -> Result<ResultCache, String> {
     let time_to_live = Duration::from_secs(config.cache_ttl_seconds);
     let max_bytes = match (config.cache_ttl_seconds, config.cache_max_mb) {
         (0, _) => 0,
@@ -262,7 +265,7 @@ fn cache(config: &Config, max_bytes: u64) -> Result<ResultCache, String> {
                 time_to_live,
                 max_value_bytes: MOST_SHARED_BYTES,
                 max_list_entries: MOST_SHARED_NEWS,
-                list_time_to_live: jobs::TIME_TO_LIVE + Duration::from_secs(config.remote_timeout_seconds),
+                list_time_to_live: remembered,
                 prefix: "concept:1".into(),
             };
             Some(SharedCache::open(url, options).map_err(|error| format!("CONCEPT_REDIS_URL: {error}"))?)

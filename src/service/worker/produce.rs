@@ -17,7 +17,7 @@ use super::plan::Plan;
 use super::run::{Facts, Finished, Keep};
 use super::steps::Errand;
 use super::uploads::{Shelf, Stored, Uploads};
-use crate::pipeline::event::{Event, Step, Watch};
+use crate::pipeline::event::{Event, PlannedFile, Step, Watch};
 use crate::pipeline::footprint;
 use crate::pipeline::identity::Identity;
 use crate::pipeline::manifest::Manifest;
@@ -146,6 +146,7 @@ impl Worker {
         let answer = run::object_names(&plan.job, &options).into_iter().next().unwrap_or_default();
         let waiting_bytes = footprint::waiting_bytes(&probe, &plan.job, &options);
         let first = Arc::new(AtomicU64::new(u64::MAX));
+        let links = self.links_within(LAST_LINKS, stored.keys().cloned().collect(), &shelf.folder).await;
         let on_stored = {
             let (first, entry, worker, folder) = (first.clone(), entry.clone(), self.clone(), shelf.folder.clone());
             move |object: String| {
@@ -201,9 +202,14 @@ impl Worker {
                     Event::Stage(Step::Clustering) => entry.stage(Stage::Clustering),
                     Event::Planned { files } => {
                         pace.begin();
+                        // What an earlier delivery stored is there to be looked at, too, in the job's order.
+                        let is_stored = |file: &PlannedFile| stored.contains_key(&file.object);
+                        let there: Vec<String> =
+                            files.iter().filter(|file| is_stored(file)).map(|file| file.object.clone()).collect();
                         entry.planned(files);
-                        // What an earlier delivery stored is there to be looked at, too.
-                        stored.keys().for_each(|object| entry.stored(object, None));
+                        for object in there {
+                            entry.stored(&object, links.get(&object).cloned());
+                        }
                     }
                     Event::Made { .. } | Event::Failed { .. } => {}
                 };

@@ -21,7 +21,7 @@ use super::uploads::Shelf;
 use crate::pipeline::decode;
 use crate::pipeline::identity::sha256_hex;
 use crate::pipeline::job::{Job, StepRequest, When};
-use crate::pipeline::manifest::{Manifest, State, StepEntry};
+use crate::pipeline::manifest::{Manifest, State, StepEntry, VariationEntry};
 use crate::pipeline::remote_picture::{self, SendLimits};
 use crate::service::admission::Permit;
 use crate::service::failure::{Class, Failure};
@@ -232,15 +232,7 @@ impl Worker {
         errand.entry.step(&steps[0].name);
         // No more than may be under way: they must not wait for each other until their patience is over.
         let at_once = steps.iter().map(|step| errand.steps.slots(step.class())).min().unwrap_or(1);
-        let mut seen = std::collections::HashSet::new();
-        let firsts: Vec<usize> = (0..manifest.variations.len())
-            .filter(|&i| {
-                let entry = &manifest.variations[i];
-                let name =
-                    (entry.palette.clone(), entry.effect.clone(), entry.params.as_ref().map(|p| format!("{p:?}")));
-                entry.error.is_none() && seen.insert(name)
-            })
-            .collect();
+        let firsts = first_files(&manifest.variations, job.outputs.len().max(1));
         let work = firsts.into_iter().map(|at| {
             let entry = &manifest.variations[at];
             let (object, generation) = (entry.object.clone(), entry.generation.clone());
@@ -305,7 +297,7 @@ impl Worker {
         Ok(entries)
     }
 
-    /// One step: found done, waited for, or ordered.
+    /// One step: found done, waited for, or ordered. Once it is done, or fails for good, its note goes with those of the job.
     async fn step(
         &self,
         errand: &Errand,
@@ -314,15 +306,30 @@ impl Worker {
         given: Given,
         facts: &mut Facts,
     ) -> Result<StepEntry, Failure> {
+        let mut notebook = self.open_note(errand, &format!("{stem}.step.json")).await?;
+        let result = self.step_by_note(errand, step, stem, given, &mut notebook, facts).await;
+        if result.as_ref().map_or_else(|failure| failure.class.is_permanent(), |_| true) {
+            facts.notes.extend(notebook.place(errand));
+        }
+        result
+    }
+
+    async fn step_by_note(
+        &self,
+        errand: &Errand,
+        step: &StepRequest,
+        stem: &str,
+        given: Given,
+        notebook: &mut Notebook,
+        facts: &mut Facts,
+    ) -> Result<StepEntry, Failure> {
         let remote = errand.steps.remote();
         let model = errand.steps.model(step)?;
         let failed = |error: &RemoteError| steps::failure(&step.name, error);
-        let mut notebook = self.open_note(errand, &format!("{stem}.step.json")).await?;
         if facts.source_sha256.is_none() {
             facts.source_sha256.clone_from(&notebook.note.source_sha256);
         }
         if let Some(done) = notebook.note.done.clone() {
-            facts.notes.extend(notebook.place(errand));
             return Ok(done);
         }
         if notebook.note.prediction.is_none() {
@@ -332,13 +339,14 @@ impl Worker {
         let mut given = Some(given);
         let mut orders = 0;
         loop {
-            self.await_id(errand, &mut notebook).await?;
+            self.await_id(errand, notebook).await?;
             let resumed = notebook.note.prediction.clone();
             let running = match &resumed {
                 Some(id) => match errand.clock.in_time(remote.resume(&model, id)).await? {
                     Ok(running) => {
                         // Nothing is held while somebody else's computer works. An object can be read again if need be.
-                        given = given.filter(|given| matches!(given, Given::At { .. }));
+                        let is_final = running.prediction().status.is_final();
+                        given = given.filter(|given| is_final || matches!(given, Given::At { .. }));
                         running
                     }
                     // The server has forgotten it.
@@ -348,57 +356,52 @@ impl Worker {
                     }
                     Err(error) => return Err(failed(&error)),
                 },
+                None if notebook.note.orders >= MOST_ORDERS => {
+                    return Err(self.give_up(errand, step, notebook, "nothing came of it").await);
+                }
                 None => {
                     orders += 1;
-                    self.order(errand, step, stem, &mut given, &mut notebook, facts).await?
+                    self.order(errand, step, stem, &mut given, notebook, facts).await?
                 }
             };
             let error = match self.outcome(errand, step, running, &notebook.note).await? {
-                Ok(prediction) => {
-                    match self.take_outputs(errand, step, stem, prediction, &mut notebook).await {
-                        Ok(record) => {
-                            facts.notes.extend(notebook.place(errand));
-                            return Ok(record);
-                        }
-                        // They are kept for a while only: one that ended long ago may have none any more.
-                        Err(Unstored::Gone(failure)) if resumed.is_some() => {
-                            tracing::warn!(%failure, "a prediction's outputs are gone; it is ordered again");
-                            notebook.note.settle();
-                            continue;
-                        }
-                        Err(Unstored::Gone(failure) | Unstored::Failed(failure)) => {
-                            return self.refuse(errand, &notebook, facts, failure);
-                        }
+                Ok(prediction) => match self.take_outputs(errand, step, stem, prediction, notebook).await {
+                    Ok(record) => return Ok(record),
+                    // They are kept for a while only: one that ended long ago may have none any more.
+                    Err(Unstored::Gone(failure)) if resumed.is_some() => {
+                        tracing::warn!(%failure, "a prediction's outputs are gone; it is ordered again");
+                        // Here, or where there is a picture to send.
+                        notebook.note.settle();
+                        self.write_note(errand, notebook).await?;
+                        continue;
                     }
-                }
+                    Err(Unstored::Gone(failure) | Unstored::Failed(failure)) => return Err(failure),
+                },
                 Err(error) => error,
             };
             // Nothing runs any more: the next order is a new one.
             notebook.note.settle();
-            self.write_note(errand, &mut notebook).await?;
-            let interrupted = matches!(error, RemoteError::Failed { interrupted: true, .. });
-            if notebook.note.orders >= MOST_ORDERS && !interrupted {
-                let message = format!("steps: {}: {error}; it was ordered {} times", step.name, notebook.note.orders);
-                return self.refuse(errand, &notebook, facts, Failure::new(Class::RemoteRefused, message));
+            if matches!(error, RemoteError::Failed { interrupted: true, .. }) {
+                // The server broke it off; that says nothing of the model.
+                notebook.note.orders = notebook.note.orders.saturating_sub(1);
             }
+            if notebook.note.orders >= MOST_ORDERS {
+                return Err(self.give_up(errand, step, notebook, &error.to_string()).await);
+            }
+            self.write_note(errand, notebook).await?;
             if orders >= ORDERS || given.is_none() {
-                return self.refuse(errand, &notebook, facts, failed(&error));
+                return Err(failed(&error));
             }
         }
     }
 
-    /// A step fails. Where that is for good, and the job goes on without it, its note goes in the end like all others.
-    fn refuse(
-        &self,
-        errand: &Errand,
-        notebook: &Notebook,
-        facts: &mut Facts,
-        failure: Failure,
-    ) -> Result<StepEntry, Failure> {
-        if failure.class.is_permanent() {
-            facts.notes.extend(notebook.place(errand));
+    /// A step has been ordered too often. Whoever sends the job again all the same begins anew.
+    async fn give_up(&self, errand: &Errand, step: &StepRequest, notebook: &mut Notebook, why: &str) -> Failure {
+        let orders = std::mem::take(&mut notebook.note.orders);
+        if let Err(failure) = self.write_note(errand, notebook).await {
+            return failure;
         }
-        Err(failure)
+        Failure::new(Class::RemoteRefused, format!("steps: {}: {why}; it was ordered {orders} times", step.name))
     }
 
     /// Orders a prediction, and notes it before and after.
@@ -419,31 +422,36 @@ impl Worker {
         // An object can be read again for another order; a file that was read is let go of.
         let picture = match given.take() {
             Some(Given::At { address, generation, is_source }) => {
-                let picture = Given::At { address: address.clone(), generation: generation.clone(), is_source };
-                *given = Some(picture);
-                Given::At { address, generation, is_source }
+                *given = Some(Given::At { address: address.clone(), generation: generation.clone(), is_source });
+                Some(Given::At { address, generation, is_source })
             }
-            Some(bytes) => bytes,
+            bytes => bytes,
+        };
+        let sent = match (notebook.note.uploaded.clone(), picture) {
+            // The same order as the one whose answer was lost.
+            (Some(address), _) => address,
+            (None, Some(picture)) => self.send(errand, step, picture, facts).await?,
             // It came along, or from a host without generations, and was let go of.
-            None => {
+            (None, None) => {
                 let message = format!("steps: {}: the prediction is gone; send the job again", step.name);
                 return Err(Failure::new(Class::RemoteFailed, message));
             }
         };
-        let sent = self.send(errand, step, picture, facts).await?;
         let note = &mut notebook.note;
         note.orders += 1;
         note.ordered_ms = now_ms();
         note.prediction = None;
+        note.uploaded = Some(sent.clone()).filter(|sent| !sent.starts_with("data:"));
         note.source_sha256.clone_from(&facts.source_sha256);
         self.write_note(errand, notebook).await?;
-        let key = sha256_hex(format!("{} {stem} {}", errand.shelf.work_key, notebook.note.orders).as_bytes());
+        let key = sha256_hex(format!("{} {stem} {}", errand.shelf.work_key, notebook.note.answered).as_bytes());
         let input = step.input_with(&sent);
         drop(sent);
         // No attempt begins when time is up. One that is under way is not broken off: its answer holds the id of what is paid for.
         let until = errand.clock.end().map(Instant::from_std);
         match remote.create(&model, &input, Some(&key[..32]), until).await {
             Ok(running) => {
+                notebook.note.answered += 1;
                 notebook.note.prediction = Some(running.id().to_owned());
                 if let Err(failure) = self.write_note(errand, notebook).await {
                     // Nobody would find it.
@@ -454,7 +462,8 @@ impl Worker {
             }
             Err(error) => {
                 if !error.may_have_created() {
-                    // Nothing was made: that was no order, and the next one may have its key.
+                    // Nothing was made: that was no order.
+                    notebook.note.answered += 1;
                     notebook.note.orders = notebook.note.orders.saturating_sub(1);
                     notebook.note.settle();
                     self.write_note(errand, notebook).await?;
@@ -609,6 +618,31 @@ impl Worker {
         drop(permit);
         Ok(data_uri(content_type, &file))
     }
+}
+
+/// Of every variation the first file that was made. Files of one variation stand together, `outputs` of them where it is a
+/// palette or an effect.
+fn first_files(entries: &[VariationEntry], outputs: usize) -> Vec<usize> {
+    let mut firsts = Vec::new();
+    let (mut begun_at, mut is_found) = (0, false);
+    for (at, entry) in entries.iter().enumerate() {
+        let is_next = |before: &VariationEntry| {
+            // Palettes may have the same name, and even the same colours.
+            before.palette != entry.palette
+                || before.colors != entry.colors
+                || before.effect != entry.effect
+                || before.params != entry.params
+                || at - begun_at >= outputs
+        };
+        if at == 0 || is_next(&entries[begun_at]) {
+            (begun_at, is_found) = (at, false);
+        }
+        if !is_found && entry.error.is_none() {
+            firsts.push(at);
+            is_found = true;
+        }
+    }
+    firsts
 }
 
 fn picture_failure(class: &str, problem: &str) -> Failure {

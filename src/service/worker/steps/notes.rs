@@ -26,6 +26,13 @@ pub(super) struct Note {
     /// Predictions ordered so far, over all deliveries.
     #[serde(default)]
     pub(super) orders: u32,
+    /// Orders that the server has answered, well or not. It names the next one: one without an answer goes out again under the
+    /// same name.
+    #[serde(default)]
+    pub(super) answered: u32,
+    /// Where the picture of the order under way was uploaded to.
+    #[serde(default)]
+    pub(super) uploaded: Option<String>,
     /// When the latest was ordered, milliseconds since 1970; 0 where none is under way.
     #[serde(default)]
     pub(super) ordered_ms: u64,
@@ -48,6 +55,7 @@ impl Note {
     pub(super) fn settle(&mut self) {
         self.ordered_ms = 0;
         self.prediction = None;
+        self.uploaded = None;
     }
 }
 
