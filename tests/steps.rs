@@ -493,8 +493,8 @@ async fn palettes_of_the_same_name_all_get_their_step() {
     let mut job = with_steps("j", 3, steps);
     job["outputs"] = json!([{"format": "jpeg", "max_dimension": 128}, {"format": "png", "max_dimension": 64}]);
     // Two of the same colours, too.
-    job["palettes"][1]["name"] = job["palettes"][0]["name"].clone();
-    job["palettes"][2] = job["palettes"][0].clone();
+    job["palettes"][1] = job["palettes"][0].clone();
+    job["palettes"][2]["name"] = job["palettes"][0]["name"].clone();
     let (status, manifest) = rig.post("/v1/render", &job).await;
     assert_eq!(status, 200, "{manifest:#}");
     let entries = manifest["variations"].as_array().unwrap();

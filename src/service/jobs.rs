@@ -469,12 +469,15 @@ impl Entry {
 
     /// The work is to be done, by this delivery, whatever was known of it before.
     pub fn working(&self) {
+        let ours = self.0.as_ref().map(|writer| writer.number);
         self.write_as(true, |known| {
+            let goes_on = known.writer == ours && known.status.manifest.is_none();
             known.status.manifest = None;
             known.done_at = None;
             known.status.error = None;
             known.status.stored = 0;
-            Some(Change::stage(Stage::Fetching))
+            // Where it is told of already, the stage that it has come to stands.
+            (!goes_on).then(|| Change::stage(Stage::Fetching))
         });
     }
 

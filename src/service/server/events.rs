@@ -192,12 +192,22 @@ struct Elsewhere {
     silent_since: Instant,
     /// When the manifest was looked for.
     looked: Option<Instant>,
+    /// Whether the record of a failure was there at the first look.
+    failed_before: Option<bool>,
 }
 
 impl Elsewhere {
     fn new(list: String) -> Source {
         let silent_since = Instant::now();
-        Source::Elsewhere(Self { list, read: 0, is_sought: false, is_over: false, silent_since, looked: None })
+        Source::Elsewhere(Self {
+            list,
+            read: 0,
+            is_sought: false,
+            is_over: false,
+            silent_since,
+            looked: None,
+            failed_before: None,
+        })
     }
 }
 
@@ -311,10 +321,15 @@ impl Follower {
         }
         if from.list.is_empty() || from.looked.is_none_or(|at| at.elapsed() >= LOOK_FOR_MANIFEST) {
             from.looked = Some(Instant::now());
-            // A record of failure may be of before, as long as the job is told of.
-            let believed =
-                |done: &News| done.error.is_none() || from.list.is_empty() || from.silent_since.elapsed() >= PATIENCE;
-            if let Some(done) = self.done().await.filter(believed) {
+            let done = self.done().await;
+            let has_failed = done.as_ref().is_some_and(|done| done.error.is_some());
+            let failed_before = *from.failed_before.get_or_insert(has_failed);
+            // A record of failure that was there before may be of an earlier try, as long as the job may be told of.
+            let is_old = has_failed
+                && failed_before
+                && !from.list.is_empty()
+                && from.silent_since.elapsed() < self.worker.jobs().time_to_live();
+            if let Some(done) = done.filter(|_| !is_old) {
                 // What was told before the manifest was written may come behind it.
                 sleep(LOOK_AGAIN).await;
                 let late = self.read(from).await;
@@ -331,13 +346,11 @@ impl Follower {
         let mut at = 0;
         while !self.seen.run.is_empty() {
             let entries = self.entries(&from.list, at).await?;
-            let place = entries.iter().position(|entry| {
-                entry.as_ref().is_some_and(|news| news.run == self.seen.run && news.id == self.seen.id)
-            });
-            if let Some(place) = place {
+            // Not every piece of news comes into the list: the last before it will do.
+            let heard = |news: &News| news.run == self.seen.run && news.id <= self.seen.id;
+            if let Some(place) = entries.iter().rposition(|entry| entry.as_ref().is_some_and(heard)) {
                 from.is_over = entries[place].as_ref().is_some_and(|news| news.last);
                 from.read = at + place + 1;
-                break;
             }
             if entries.is_empty() {
                 break;

@@ -196,10 +196,7 @@ impl Worker {
                 Seat::Pilot(pilot) => {
                     let result = match self.done_meanwhile(&claim, began) {
                         Some(finished) => Ok(finished),
-                        None => {
-                            claim.entry.working();
-                            Box::pin(self.fly(*claim, (!came_along).then_some(&again), facts, arrived)).await
-                        }
+                        None => Box::pin(self.fly(*claim, (!came_along).then_some(&again), facts, arrived)).await,
                     };
                     match &result {
                         Err(failure) if !failure.class.is_everyones() => drop(pilot),
@@ -266,7 +263,6 @@ impl Worker {
                 Ok(Claimed::Work(work)) => {
                     claim = *work;
                     entry = claim.entry.clone();
-                    entry.working();
                 }
                 Ok(Claimed::Done(finished)) => break done(&entry, &finished.manifest),
                 Err(failure) => break Err(failure),
@@ -300,10 +296,12 @@ impl Worker {
         }
         let desk = self.shared.desk.clone().filter(|_| claim.keep == Keep::Stored && lease.is_none());
         let Some(desk) = desk else {
+            claim.entry.working();
             let production = Box::pin(self.fetch(claim, None, facts)).await.map_err(Halt::Failed)?;
             return Box::pin(self.produce(production, None, facts, arrived)).await.map_err(Halt::Failed);
         };
         let (folder, key, clock) = (claim.folder.clone(), claim.identity.key.clone(), claim.clock.clone());
+        let entry = claim.entry.clone();
         let (is_picture, seen_to_be) = oneshot::channel();
         let ask = async {
             // Of what is no picture there is nothing to share.
@@ -317,6 +315,8 @@ impl Worker {
                 Ok(Err(error)) => tracing::debug!(%error, "there is no lease; another instance may do the same work"),
                 Err(_) => tracing::debug!("there is no lease in time; another instance may do the same work"),
             }
+            // Whoever waits for another tells nothing: that may be another job of the same name.
+            entry.working();
             Ok(())
         };
         let fetch = async { Box::pin(self.fetch(claim, Some(is_picture), facts)).await.map_err(Halt::Failed) };
@@ -377,6 +377,7 @@ impl Worker {
                 return Err(Halt::Done(manifest));
             }
         }
+        claim.entry.working();
         let work = async {
             let shelf = self.job_shelf(&claim.folder, &claim.identity, &claim.plan);
             let errand = self.errand(&claim.plan.job, &shelf, &claim.clock, &claim.entry)?;

@@ -344,9 +344,11 @@ impl Worker {
             let running = match &resumed {
                 Some(id) => match errand.clock.in_time(remote.resume(&model, id)).await? {
                     Ok(running) => {
-                        // Nothing is held while somebody else's computer works. An object can be read again if need be.
-                        let is_final = running.prediction().status.is_final();
-                        given = given.filter(|given| is_final || matches!(given, Given::At { .. }));
+                        // Nothing is held while somebody else's computer works, and nothing while outputs wait for memory. An object can
+                        // be read again if need be; a file that was read is kept only for an order that comes at once.
+                        let Prediction { status, output, .. } = running.prediction();
+                        let has_ended = status.is_final() && output.is_null();
+                        given = given.filter(|given| has_ended || matches!(given, Given::At { .. }));
                         running
                     }
                     // The server has forgotten it.
@@ -395,9 +397,13 @@ impl Worker {
         }
     }
 
-    /// A step has been ordered too often. Whoever sends the job again all the same begins anew.
+    /// A step has been ordered too often. Where the job fails with it, whoever sends that again all the same begins anew; where
+    /// it goes on, and comes again for another reason, nothing is ordered any more.
     async fn give_up(&self, errand: &Errand, step: &StepRequest, notebook: &mut Notebook, why: &str) -> Failure {
-        let orders = std::mem::take(&mut notebook.note.orders);
+        let orders = notebook.note.orders;
+        if step.when == When::Before {
+            notebook.note.orders = 0;
+        }
         if let Err(failure) = self.write_note(errand, notebook).await {
             return failure;
         }
@@ -437,6 +443,7 @@ impl Worker {
                 return Err(Failure::new(Class::RemoteFailed, message));
             }
         };
+        let unanswered = (notebook.note.ordered_ms, notebook.note.uploaded.clone());
         let note = &mut notebook.note;
         note.orders += 1;
         note.ordered_ms = now_ms();
@@ -453,19 +460,33 @@ impl Worker {
             Ok(running) => {
                 notebook.note.answered += 1;
                 notebook.note.prediction = Some(running.id().to_owned());
-                if let Err(failure) = self.write_note(errand, notebook).await {
-                    // Nobody would find it.
-                    self.cancel(errand, running.id()).await;
-                    return Err(failure);
+                let mut written = self.write_note(errand, notebook).await;
+                if written.as_ref().is_err_and(|failure| failure.class != Class::Busy) {
+                    written = self.write_note(errand, notebook).await;
                 }
-                Ok(running)
+                match written {
+                    Ok(()) => Ok(running),
+                    // Another instance works on it, and may have found it.
+                    Err(failure) if failure.class == Class::Busy => Err(failure),
+                    Err(failure) => {
+                        // Nobody would find it.
+                        self.cancel(errand, running.id()).await;
+                        Err(failure)
+                    }
+                }
             }
             Err(error) => {
                 if !error.may_have_created() {
                     // Nothing was made: that was no order.
-                    notebook.note.answered += 1;
-                    notebook.note.orders = notebook.note.orders.saturating_sub(1);
-                    notebook.note.settle();
+                    let note = &mut notebook.note;
+                    note.orders = note.orders.saturating_sub(1);
+                    if unanswered.0 > 0 {
+                        // What became of the one before is as unknown as it was.
+                        (note.ordered_ms, note.uploaded) = unanswered;
+                    } else {
+                        note.answered += 1;
+                        note.settle();
+                    }
                     self.write_note(errand, notebook).await?;
                 }
                 Err(steps::failure(&step.name, &error))
