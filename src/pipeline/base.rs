@@ -262,7 +262,7 @@ impl Base {
     }
 
     /// The soft model for palettes of `palette_colors` colours, made once.
-    fn soft_model(&self, palette_colors: usize, max_iterations: u32) -> SharedModel {
+    pub fn soft_model(&self, palette_colors: usize, max_iterations: u32) -> SharedModel {
         let key = (palette_colors, max_iterations);
         if let Some(made) = self.models().get(&key) {
             return made.clone();

@@ -1,6 +1,6 @@
 //! One palette on one base: the colour tables, what went where, and how good it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::base::{Base, Colors, Models, SoftModel, faithful_model, transfer_model};
@@ -68,6 +68,14 @@ impl<'a> Models<'a> {
                 Self::Faithful(models)
             }
             Mode::Tint => Self::None,
+        }
+    }
+
+    /// Makes ahead what [`Models::new`] takes from `base` alone, which keeps it.
+    pub fn prepare<'p>(base: &Base, mode: Mode, palettes: impl Iterator<Item = &'p Palette>, max_iterations: u32) {
+        if matches!(mode, Mode::Soft | Mode::Exact) {
+            let keys: BTreeSet<usize> = palettes.map(|p| Self::soft_key(p.colors().len())).collect();
+            keys.into_iter().for_each(|key| drop(base.soft_model(key, max_iterations)));
         }
     }
 

@@ -381,8 +381,13 @@ fn render(
     };
     let good = good.chain(&fewer);
     let side = job.previews.as_ref().map(|request| request.max_dimension).or(options.gallery.then_some(PREVIEW_SIDE));
-    let preview = side.and_then(|side| base.preview(side));
-    let models = Models::new(base, preview.as_ref(), job.recolor.mode, good, options.kmeans_max_iterations);
+    // Neither needs the other, and the first preview needs both.
+    let iterations = options.kmeans_max_iterations;
+    let (preview, ()) = rayon::join(
+        || side.and_then(|side| base.preview(side)),
+        || Models::prepare(base, job.recolor.mode, good.clone(), iterations),
+    );
+    let models = Models::new(base, preview.as_ref(), job.recolor.mode, good, iterations);
     timings.add("model", start);
 
     let (subjects, wanted): (Vec<Subject>, Vec<Wanted>) = plan::wanted(job, &palettes, options).into_iter().unzip();
