@@ -196,10 +196,11 @@ struct Elsewhere {
     failed_before: Option<bool>,
 }
 
-impl Elsewhere {
-    fn new(list: String) -> Source {
+impl Source {
+    /// News in this list, from the beginning; without a name, the manifest alone.
+    fn elsewhere(list: String) -> Self {
         let silent_since = Instant::now();
-        Source::Elsewhere(Self {
+        Self::Elsewhere(Elsewhere {
             list,
             read: 0,
             is_sought: false,
@@ -265,13 +266,13 @@ impl Follower {
                 && let Some(shared) = self.worker.cache().shared()
                 && shared.entries(&list, 0, 1).await.is_some_and(|news| !news.is_empty())
             {
-                return Some(Elsewhere::new(list));
+                return Some(Source::elsewhere(list));
             }
             let done = self.done().await;
             let has_ended = track.as_ref().is_some_and(|track| track.has_ended());
             // Done before anybody followed it: the manifest is all there is to tell. Of a failure the track knows more.
             if done.is_some_and(|done| done.error.is_none() || !has_ended) {
-                return Some(Elsewhere::new(String::new()));
+                return Some(Source::elsewhere(String::new()));
             }
             let has_news = |track: &Arc<Track>| !track.news_after(self.seen.within(track.run())).is_empty();
             if let Some(track) = track.filter(|track| has_ended || has_news(track)) {
