@@ -203,6 +203,9 @@ async fn whoever_comes_back_to_a_long_list_hears_what_was_missed_and_nothing_of_
     assert_eq!(events(&rig, path, Some("0000000b-300"), usize::MAX).await, Vec::<Value>::new());
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
     assert_eq!(events(&rig, path, Some("18446744073709551615"), usize::MAX).await, story);
+    // A plain number is of every story.
+    assert_eq!(events(&rig, path, Some("300"), usize::MAX).await, Vec::<Value>::new());
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
 }
 
 #[tokio::test]

@@ -220,15 +220,16 @@ impl Follower {
         stream::unfold(begin, |(mut follower, mut source, mut ready, until)| async move {
             loop {
                 if let Some(news) = ready.next() {
+                    if let Source::Elsewhere(elsewhere) = &mut source {
+                        // After the last of one delivery there may be a new beginning already. One that was heard before counts, too.
+                        elsewhere.is_over = news.last;
+                    }
                     if news.id <= follower.seen.within(&news.run) {
                         continue;
                     }
                     follower.seen = Seen { run: news.run.clone(), id: news.id };
-                    // After the last of one delivery there may be a new beginning already.
-                    match &mut source {
-                        Source::Here(track) if track.is_over(news.id) => source = Source::End,
-                        Source::Elsewhere(elsewhere) => elsewhere.is_over = news.last,
-                        _ => {}
+                    if matches!(&source, Source::Here(track) if track.is_over(news.id)) {
+                        source = Source::End;
                     }
                     return Some((news, (follower, source, ready, until)));
                 }

@@ -372,7 +372,7 @@ impl Worker {
                     // They are kept for a while only: one that ended long ago may have none any more.
                     Err(Unstored::Gone(failure)) if resumed.is_some() => {
                         tracing::warn!(%failure, "a prediction's outputs are gone; it is ordered again");
-                        // Here, or where there is a picture to send.
+                        // Written down, since this delivery may have no picture to send: then the next one orders.
                         notebook.note.settle();
                         self.write_note(errand, notebook).await?;
                         continue;
